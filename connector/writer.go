@@ -1,0 +1,147 @@
+package connector
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"clerkconnect/schemas"
+)
+
+// Writer produces what source tasks read and stores their offsets: the one
+// place of this package tree that writes to Kafka outside a transaction.
+// Safe for concurrent use; concurrent calls share produce requests.
+type Writer struct {
+	client     *kgo.Client
+	codec      *schemas.Codec
+	topics     schemas.Topics
+	partitions int32
+}
+
+// NewWriter returns a writer over client, which must have been made with
+// [WriterOptions]. partitions is the pinned number of partitions of
+// <prefix>.user-events.
+func NewWriter(client *kgo.Client, codec *schemas.Codec, topics schemas.Topics, partitions int32) *Writer {
+	return &Writer{client: client, codec: codec, topics: topics, partitions: partitions}
+}
+
+// WriterOptions are what a [Writer]'s client needs besides brokers and
+// security: idempotent writes acknowledged by all in-sync replicas (franz-go's
+// defaults, stated so that nothing can turn them off), partitions computed by
+// [schemas.Partition], and no lingering, because a webhook's sender waits for
+// the answer; records that arrive during a produce request share the next one.
+func WriterOptions() []kgo.Opt {
+	return []kgo.Opt{
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerLinger(0),
+		kgo.ProducerBatchMaxBytes(maxRecordBytes),
+	}
+}
+
+// maxRecordBytes is Kafka's default message.max.bytes, 1,048,588: a webhook's
+// body is at most 1 MiB and its Avro form is smaller.
+const maxRecordBytes = 1_048_588
+
+// Write produces records and returns when all are acknowledged by all in-sync
+// replicas. On an error some may have been written; writing all of them again
+// is harmless, since the sequencer drops repetitions.
+func (w *Writer) Write(ctx context.Context, records ...SourceRecord) error {
+	var out []*kgo.Record
+	for _, r := range records {
+		produced, err := w.render(r)
+		if err != nil {
+			return err
+		}
+		out = append(out, produced...)
+	}
+	if err := w.client.ProduceSync(ctx, out...).FirstErr(); err != nil {
+		return fmt.Errorf("produce %d records: %w", len(out), err)
+	}
+	return nil
+}
+
+// StoreState writes value as JSON under key in <prefix>.connect-state; nil
+// removes the key. It returns when the broker has acknowledged it.
+func (w *Writer) StoreState(ctx context.Context, key string, value any) error {
+	record, err := w.stateRecord(key, value)
+	if err != nil {
+		return err
+	}
+	if err := w.client.ProduceSync(ctx, record).FirstErr(); err != nil {
+		return fmt.Errorf("store %s: %w", key, err)
+	}
+	return nil
+}
+
+func (w *Writer) stateRecord(key string, value any) (*kgo.Record, error) {
+	record := &kgo.Record{Topic: w.topics.ConnectState(), Key: []byte(key)}
+	if value == nil {
+		return record, nil
+	}
+	text, err := json.Marshal(value)
+	if err != nil {
+		return nil, fmt.Errorf("store %s: %w", key, err)
+	}
+	record.Value = text
+	return record, nil
+}
+
+func (w *Writer) render(r SourceRecord) ([]*kgo.Record, error) {
+	switch {
+	case r.Event != nil:
+		value, err := w.codec.Encode(r.Event)
+		if err != nil {
+			return nil, err
+		}
+		return []*kgo.Record{{
+			Topic:     w.topics.UserEvents(),
+			Partition: schemas.Partition(r.Event.ClerkID, w.partitions),
+			Key:       []byte(r.Event.ClerkID),
+			Value:     value,
+		}}, nil
+	case r.DeadLetter != nil:
+		return []*kgo.Record{w.deadLetter(r.DeadLetter)}, nil
+	case r.Reread != nil:
+		record, err := w.stateRecord(StateKeyRereadPrefix+r.Reread.ClerkID, r.Reread)
+		return []*kgo.Record{record}, err
+	case r.SnapshotEnd != "":
+		ticks := make([]*kgo.Record, w.partitions)
+		for p := range ticks {
+			ticks[p] = &kgo.Record{
+				Topic:     w.topics.UserEvents(),
+				Partition: int32(p),
+				Key:       []byte(schemas.TickKey),
+				Headers: []kgo.RecordHeader{
+					{Key: schemas.HeaderSnapshot, Value: []byte(schemas.SnapshotLast)},
+					{Key: schemas.HeaderSnapshotID, Value: []byte(r.SnapshotEnd)},
+				},
+			}
+		}
+		return ticks, nil
+	}
+	return nil, errors.New("empty source record")
+}
+
+func (w *Writer) deadLetter(d *DeadLetter) *kgo.Record {
+	header := func(key, value string) kgo.RecordHeader {
+		return kgo.RecordHeader{Key: key, Value: []byte(value)}
+	}
+	return &kgo.Record{
+		Topic:     w.topics.DeadLettersWebhook(),
+		Partition: schemas.Partition(d.EventID, w.partitions),
+		Key:       []byte(d.EventID),
+		Headers: []kgo.RecordHeader{
+			header("dlq-reason", d.Reason),
+			header("dlq-event-type", d.EventType),
+			header("dlq-bytes", strconv.Itoa(d.Bytes)),
+			header("dlq-sha256", d.SHA256),
+			header("dlq-offset", strconv.FormatInt(d.Offset, 10)),
+			header("dlq-received-at", strconv.FormatInt(d.ReceivedAt, 10)),
+		},
+	}
+}
