@@ -13,13 +13,19 @@ elsewhere="PostgreSQL 15 or later, with initdb, postgres and psql on the PATH"
 source "$here/lifecycle.sh"
 stop_signal=INT # The default, TERM, waits until the last client has gone.
 
-# Debian's programs are not on the PATH: the newest version.
-bin=$(find /usr/lib/postgresql -path '*/bin/initdb' 2>/dev/null | sort -V | tail -n 1) || true
-[ -n "$bin" ] || bin=$(command -v initdb) || bin=none/initdb
-bin=${bin%/*}
+# program prints the path of one of PostgreSQL's programs: Debian's are not on the PATH, and the newest version is taken.
+program() {
+  local found
+  found=$(find /usr/lib/postgresql -path "*/bin/$1" 2>/dev/null | sort -V | tail -n 1) || true
+  [ -z "$found" ] || { echo "$found"; return; }
+  command -v "$1"
+}
 
 missing_packages() {
-  [ -x "$bin/initdb" ] && [ -x "$bin/postgres" ] && [ -x "$bin/psql" ] || echo postgresql
+  local name
+  for name in initdb postgres psql; do
+    program "$name" >/dev/null || { echo postgresql; return; }
+  done
 }
 
 # as_owner replaces the shell by a command, run as postgres for root, which PostgreSQL refuses.
@@ -49,7 +55,7 @@ initialise() {
   (umask 077 && mkdir -p "$folder")
   (umask 077 && echo "$password" >"$folder/password")
   [ "$(id -u)" != 0 ] || chown -R postgres: "$folder"
-  (cd "$folder" && as_owner "$bin/initdb" -D "$folder/data" --username postgres --pwfile "$folder/password" \
+  (cd "$folder" && as_owner "$(program initdb)" -D "$folder/data" --username postgres --pwfile "$folder/password" \
     --auth scram-sha-256 --encoding UTF8 --locale C) >"$dir/initdb.log" 2>&1 || {
     tail -n 15 "$dir/initdb.log" >&2
     die "no data folder made: see $dir/initdb.log"
@@ -72,12 +78,12 @@ release() {
 
 run() {
   cd "$(kept folder)"
-  as_owner setsid "$bin/postgres" -D "$PWD/data" -p "$(kept port)" -c listen_addresses=127.0.0.1 \
+  as_owner setsid "$(program postgres)" -D "$PWD/data" -p "$(kept port)" -c listen_addresses=127.0.0.1 \
     -c unix_socket_directories= -c max_connections=200
 }
 
 ready() {
-  [ "$(PGCONNECT_TIMEOUT=5 "$bin/psql" -XAt -d "$(kept address)" -c 'SELECT 1')" = 1 ]
+  [ "$(PGCONNECT_TIMEOUT=5 "$(program psql)" -XAt -d "$(kept address)" -c 'SELECT 1')" = 1 ]
 }
 
 forget() {
