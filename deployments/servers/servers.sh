@@ -43,18 +43,18 @@ mkdir -p "$SERVERS_DIR"
 SERVERS_DIR=$(cd "$SERVERS_DIR" && pwd)
 export SERVERS_DIR
 
-# Each server is a process of its own, so that they start at the same time and one that fails stops no other.
+# Each server is a process of its own, so that they start at the same time and one that fails stops no other. Job control
+# (-m) gives each its own process group: an interrupt then ends what is under way, down to Maven.
+set -m
 pids=()
+trap 'for pid in "${pids[@]}"; do kill -- "-$pid" 2>/dev/null || true; done; exit 130' INT TERM
 for name in "${names[@]}"; do
-  if [ "$command" = start ]; then
-    bash "$here/$name.sh" "$command" &
-    pids+=($!)
-  else
-    bash "$here/$name.sh" "$command"
-  fi
+  bash "$here/$name.sh" "$command" &
+  pids+=($!)
+  [ "$command" = start ] || wait $! # the others in the order of their names
 done
 failed=0
-for pid in ${pids[@]+"${pids[@]}"}; do
+for pid in "${pids[@]}"; do
   wait "$pid" || failed=1
 done
 exit "$failed"
