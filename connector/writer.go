@@ -68,7 +68,7 @@ func (w *Writer) Write(ctx context.Context, records ...SourceRecord) error {
 // StoreState writes value as JSON under key in <prefix>.connect-state; nil
 // removes the key. It returns when the broker has acknowledged it.
 func (w *Writer) StoreState(ctx context.Context, key string, value any) error {
-	record, err := w.stateRecord(key, value)
+	record, err := StateRecord(w.topics, key, value)
 	if err != nil {
 		return err
 	}
@@ -78,8 +78,19 @@ func (w *Writer) StoreState(ctx context.Context, key string, value any) error {
 	return nil
 }
 
-func (w *Writer) stateRecord(key string, value any) (*kgo.Record, error) {
-	record := &kgo.Record{Topic: w.topics.ConnectState(), Key: []byte(key)}
+// Tick appends a tick to a partition, which lets the broker compact it.
+func (w *Writer) Tick(ctx context.Context, topic string, partition int32) error {
+	tick := &kgo.Record{Topic: topic, Partition: partition, Key: []byte(schemas.TickKey)}
+	if err := w.client.ProduceSync(ctx, tick).FirstErr(); err != nil {
+		return fmt.Errorf("tick %s/%d: %w", topic, partition, err)
+	}
+	return nil
+}
+
+// StateRecord is the record that stores value as JSON under key in
+// <prefix>.connect-state; a nil value removes the key.
+func StateRecord(topics schemas.Topics, key string, value any) (*kgo.Record, error) {
+	record := &kgo.Record{Topic: topics.ConnectState(), Key: []byte(key)}
 	if value == nil {
 		return record, nil
 	}
@@ -107,7 +118,7 @@ func (w *Writer) render(r SourceRecord) ([]*kgo.Record, error) {
 	case r.DeadLetter != nil:
 		return []*kgo.Record{w.deadLetter(r.DeadLetter)}, nil
 	case r.Reread != nil:
-		record, err := w.stateRecord(StateKeyRereadPrefix+r.Reread.ClerkID, r.Reread)
+		record, err := StateRecord(w.topics, StateKeyRereadPrefix+r.Reread.ClerkID, r.Reread)
 		return []*kgo.Record{record}, err
 	case r.SnapshotEnd != "":
 		ticks := make([]*kgo.Record, w.partitions)

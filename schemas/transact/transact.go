@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -79,6 +80,8 @@ type Config struct {
 	// OnOwned, if set, is told the partitions owned and those of them that are
 	// restored, whenever either changes.
 	OnOwned func(owned, ready []int32)
+	// Progress, if set, is kept up to date.
+	Progress *Progress
 	// CommitLock, if set, is held from the begin to the end of a transaction.
 	// The embedded broker compacts under it, because its compaction ignores
 	// open transactions.
@@ -169,6 +172,7 @@ func (o *owner) run(ctx context.Context) error {
 		kgo.ConsumeTopics(o.cfg.Topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords(), // they show how far the read has come
 		kgo.TransactionalID(o.cfg.TransactionalID),
 		kgo.TransactionTimeout(o.cfg.SessionTimeout),
 		kgo.SessionTimeout(o.cfg.SessionTimeout),
@@ -251,9 +255,6 @@ func (o *owner) lost(_ context.Context, _ *kgo.Client, partitions map[string][]i
 }
 
 func (o *owner) tellOwned() {
-	if o.cfg.OnOwned == nil {
-		return
-	}
 	o.mu.Lock()
 	var owned, ready []int32
 	for number, p := range o.owned {
@@ -263,7 +264,12 @@ func (o *owner) tellOwned() {
 		}
 	}
 	o.mu.Unlock()
-	o.cfg.OnOwned(owned, ready)
+	if o.cfg.Progress != nil {
+		o.cfg.Progress.own(owned)
+	}
+	if o.cfg.OnOwned != nil {
+		o.cfg.OnOwned(owned, ready)
+	}
 }
 
 // step does one turn: forget what was lost, start restores, poll, install the
@@ -383,7 +389,12 @@ func (o *owner) transaction(ctx context.Context, records []*kgo.Record) error {
 	if !ready {
 		return o.rollBack(ctx)
 	}
-	out, err := o.processor.Process(processing, records)
+	data := slices.DeleteFunc(slices.Clone(records), func(r *kgo.Record) bool { return r.Attrs.IsControl() })
+	if len(data) == 0 { // only the marks of transactions: nothing to do, nor to commit
+		o.reached(records)
+		return nil
+	}
+	out, err := o.processor.Process(processing, data)
 	if err != nil {
 		if processing.Err() != nil {
 			return o.rollBack(ctx)
@@ -397,7 +408,7 @@ func (o *owner) transaction(ctx context.Context, records []*kgo.Record) error {
 	started := time.Now()
 	committed, err := o.commit(ctx, out)
 	if o.cfg.OnTransaction != nil {
-		o.cfg.OnTransaction(len(records), committed, time.Since(started))
+		o.cfg.OnTransaction(len(data), committed, time.Since(started))
 	}
 	if err != nil {
 		return err
@@ -407,7 +418,17 @@ func (o *owner) transaction(ctx context.Context, records []*kgo.Record) error {
 		return nil
 	}
 	o.processor.Committed()
+	o.reached(records)
 	return nil
+}
+
+func (o *owner) reached(records []*kgo.Record) {
+	if o.cfg.Progress == nil {
+		return
+	}
+	for _, r := range records {
+		o.cfg.Progress.reached(r.Partition, r.Offset+1)
+	}
 }
 
 // ending bounds the end of a transaction and is not ended by a shutdown, which

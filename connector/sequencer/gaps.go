@@ -1,0 +1,137 @@
+package sequencer
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"clerkconnect/connector"
+	"clerkconnect/schemas/compacted"
+)
+
+// gapInterval is how often an open gap is looked at again.
+const gapInterval = 5 * time.Second
+
+// gaps knows the partitions whose events were lost to retention before they
+// were sequenced. A gap is flagged in connect-state, where the snapshot task
+// finds it, and is closed when that task has removed the flag.
+type gaps struct {
+	cfg   Config
+	gauge prometheus.Gauge
+
+	mu   sync.Mutex
+	open map[int32]bool
+}
+
+func newGaps(cfg Config, gauge prometheus.Gauge) *gaps {
+	return &gaps{cfg: cfg, gauge: gauge, open: map[int32]bool{}}
+}
+
+// list returns the partitions with an open gap.
+func (g *gaps) list() []int32 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	list := make([]int32, 0, len(g.open))
+	for partition := range g.open {
+		list = append(list, partition)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// check flags a gap if the log of a partition begins behind the group's offset.
+func (g *gaps) check(ctx context.Context, partition int32) error {
+	client, err := kgo.NewClient(g.cfg.Client...)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	topic := g.cfg.Topics.UserEvents()
+	starts, err := admin.ListStartOffsets(ctx, topic)
+	if err != nil {
+		return fmt.Errorf("list start offsets: %w", err)
+	}
+	committed, err := admin.FetchOffsets(ctx, Group(g.cfg.Topics))
+	if err != nil {
+		return fmt.Errorf("fetch offsets: %w", err)
+	}
+	start, _ := starts.Lookup(topic, partition)
+	gap := connector.Gap{Committed: -1, LogStart: start.Offset, FlaggedAt: time.Now().UnixMilli()}
+	if offset, ok := committed.Lookup(topic, partition); ok {
+		gap.Committed = offset.At
+	}
+	if gap.LogStart <= max(gap.Committed, 0) {
+		return nil
+	}
+	g.cfg.Logger.Error("events were lost to retention before they were sequenced; a snapshot will make up for them",
+		"partition", partition, "offset", gap.Committed, "log_start", gap.LogStart)
+	if err := g.cfg.Writer.StoreState(ctx, connector.StateKeyGapPrefix+strconv.Itoa(int(partition)), gap); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open[partition] = true
+	g.gauge.Set(float64(len(g.open)))
+	return nil
+}
+
+// watchForever closes gaps whose flag is gone.
+func (g *gaps) watchForever(ctx context.Context) {
+	if err := g.refresh(ctx); err != nil && ctx.Err() == nil {
+		g.cfg.Logger.Warn("look for gaps", "err", err)
+	}
+	ticker := time.NewTicker(gapInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if len(g.list()) == 0 {
+			continue
+		}
+		if err := g.refresh(ctx); err != nil && ctx.Err() == nil {
+			g.cfg.Logger.Warn("look for gaps", "err", err)
+		}
+	}
+}
+
+// refresh takes the open gaps from connect-state, also those that a process
+// before this one has flagged.
+func (g *gaps) refresh(ctx context.Context) error {
+	open := map[int32]bool{}
+	err := compacted.Read(ctx, g.cfg.Client, g.cfg.Topics.ConnectState(), 0, func(r *kgo.Record) error {
+		number, ok := strings.CutPrefix(string(r.Key), connector.StateKeyGapPrefix)
+		if !ok {
+			return nil
+		}
+		partition, err := strconv.ParseInt(number, 10, 32)
+		if err != nil {
+			return fmt.Errorf("key of a gap: %w", err)
+		}
+		if r.Value == nil {
+			delete(open, int32(partition))
+		} else {
+			open[int32(partition)] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open = open
+	g.gauge.Set(float64(len(open)))
+	return nil
+}

@@ -1,0 +1,453 @@
+package sequencer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"clerkconnect/connector"
+	"clerkconnect/schemas"
+	"clerkconnect/schemas/compacted"
+	"clerkconnect/schemas/transact"
+)
+
+// Config is what a [Sequencer] needs. No field may be its zero value unless it
+// says so.
+type Config struct {
+	// Client are the options that name the brokers and the security.
+	Client []kgo.Opt
+	Codec  *schemas.Codec
+	Topics schemas.Topics
+	// Pins are what the deployment has agreed on: partitions and epoch.
+	Pins connector.Pins
+	// Instance names this process among those of the deployment. It must be
+	// stable over restarts and unique among live processes.
+	Instance string
+	// Writer stores gaps and ticks, outside of transactions.
+	Writer     Writer
+	Registerer prometheus.Registerer
+	Logger     *slog.Logger
+	// CommitLock is held during transactions; nil outside of the embedded
+	// broker. See [transact.Config].
+	CommitLock sync.Locker
+	// SessionTimeout of the group and of transactions; 0 means 10 s.
+	SessionTimeout time.Duration
+	// TickInterval is how often every partition gets a tick; 0 means a day,
+	// half of what keeps an erased record from outliving max.compaction.lag
+	// for long.
+	TickInterval time.Duration
+}
+
+// Writer is the part of [connector.Writer] that the sequencer uses.
+type Writer interface {
+	StoreState(ctx context.Context, key string, value any) error
+	Tick(ctx context.Context, topic string, partition int32) error
+}
+
+// maxTransactionRecords bounds a transaction's size, and with it how long a
+// read_committed consumer waits for its first record (DESIGN, "Exactly once").
+const maxTransactionRecords = 5000
+
+const (
+	tickInterval  = 24 * time.Hour
+	gaugeInterval = 2 * time.Second
+	decodeRetry   = time.Second
+)
+
+// Sequencer orders events. Make one with [New]; its Run may be called once.
+type Sequencer struct {
+	cfg      Config
+	metrics  *metrics
+	progress transact.Progress
+	gaps     *gaps
+
+	// Only the goroutine of transact touches these.
+	memory  map[int32]*positions
+	overlay map[string]schemas.Position // positions of the transaction under way
+	pending []observation               // for the metrics, counted when committed
+
+	mu    sync.Mutex
+	owned []int32
+	ready []int32
+	known int
+}
+
+// observation is one event of the transaction under way.
+type observation struct {
+	outcome    Outcome
+	origin     schemas.Origin
+	receivedAt int64
+	tie        bool
+}
+
+// New returns a sequencer. It does no I/O.
+func New(cfg Config) *Sequencer {
+	if cfg.TickInterval == 0 {
+		cfg.TickInterval = tickInterval
+	}
+	m := newMetrics(cfg.Registerer)
+	return &Sequencer{
+		cfg:     cfg,
+		metrics: m,
+		gaps:    newGaps(cfg, m.gaps),
+		memory:  map[int32]*positions{},
+		overlay: map[string]schemas.Position{},
+	}
+}
+
+// Group is the sequencer's consumer group.
+func Group(topics schemas.Topics) string { return topics.Prefix + ".sequencer" }
+
+// Run sequences until ctx is done; then it finishes the transaction under way
+// and returns nil. It returns an error if it cannot go on: the partition count
+// has changed, or another live process has the same instance name.
+func (s *Sequencer) Run(ctx context.Context) error {
+	working, stop := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	beside.Go(func() { s.tickForever(working) })
+	beside.Go(func() { s.observeForever(working) })
+	beside.Go(func() { s.gaps.watchForever(working) })
+	defer beside.Wait()
+	defer stop()
+	err := transact.Run(ctx, transact.Config{
+		Client:          s.cfg.Client,
+		Topic:           s.cfg.Topics.UserEvents(),
+		Group:           Group(s.cfg.Topics),
+		TransactionalID: Group(s.cfg.Topics) + "." + s.cfg.Instance,
+		MaxRecords:      maxTransactionRecords,
+		SessionTimeout:  s.cfg.SessionTimeout,
+		Logger:          s.cfg.Logger,
+		OnTransaction:   func(_ int, committed bool, took time.Duration) { s.metrics.transaction(committed, took) },
+		OnOwned:         s.setOwned,
+		Progress:        &s.progress,
+		CommitLock:      s.cfg.CommitLock,
+	}, s)
+	if err != nil {
+		return fmt.Errorf("sequencer: %w", err)
+	}
+	return nil
+}
+
+// Status is what a sequencer shows of itself.
+type Status struct {
+	Owned []int32 `json:"owned"`
+	Ready []int32 `json:"ready"`
+	Gaps  []int32 `json:"gaps"` // partitions that wait for a snapshot
+	Known int     `json:"known_users"`
+}
+
+// Status returns the sequencer's state. Safe for concurrent use.
+func (s *Sequencer) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Status{Owned: s.owned, Ready: s.ready, Gaps: s.gaps.list(), Known: s.known}
+}
+
+// Lag returns how many events of the owned partitions are not sequenced yet.
+func (s *Sequencer) Lag(ctx context.Context, admin *kadm.Client) (int64, error) {
+	return s.progress.Lag(ctx, admin, Group(s.cfg.Topics), s.cfg.Topics.UserEvents())
+}
+
+func (s *Sequencer) setOwned(owned, ready []int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owned, s.ready = owned, ready
+	s.metrics.owned.Set(float64(len(owned)))
+	s.metrics.ready.Set(float64(len(ready)))
+}
+
+// Restore implements [transact.Processor]: it reads the positions of a
+// partition, and looks whether events were lost before its offset.
+func (s *Sequencer) Restore(ctx context.Context, partition int32) (func(), error) {
+	started := time.Now()
+	if err := s.gaps.check(ctx, partition); err != nil {
+		return nil, err
+	}
+	restored := newPositions()
+	err := compacted.Read(ctx, s.cfg.Client, s.cfg.Topics.SequencerState(), partition, func(r *kgo.Record) error {
+		if string(r.Key) == schemas.TickKey {
+			return nil
+		}
+		var at schemas.Position
+		if err := s.cfg.Codec.Decode(ctx, r.Value, &at); err != nil {
+			return fmt.Errorf("offset %d: %w", r.Offset, err)
+		}
+		restored.set(string(r.Key), at)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.metrics.restore.Observe(time.Since(started).Seconds())
+	return func() {
+		s.memory[partition] = restored
+		s.countKnown()
+		s.cfg.Logger.Info("partition restored", "partition", partition, "users", restored.len(), "duration_ms", time.Since(started).Milliseconds())
+	}, nil
+}
+
+// Forget implements [transact.Processor].
+func (s *Sequencer) Forget(partition int32) {
+	delete(s.memory, partition)
+	clear(s.overlay)
+	s.pending = s.pending[:0]
+	s.countKnown()
+}
+
+// Committed implements [transact.Processor]: only now is the transaction's
+// overlay part of the memory.
+func (s *Sequencer) Committed() {
+	for clerkID, at := range s.overlay {
+		s.memory[schemas.Partition(clerkID, s.cfg.Pins.Partitions)].set(clerkID, at)
+	}
+	clear(s.overlay)
+	now := time.Now().UnixMilli()
+	for _, o := range s.pending {
+		s.metrics.events.WithLabelValues(string(o.outcome), string(o.origin)).Inc()
+		if o.tie {
+			s.metrics.ties.Inc()
+		}
+		if o.origin == schemas.OriginWebhook {
+			s.metrics.latency.Observe(float64(max(0, now-o.receivedAt)) / 1000)
+		}
+	}
+	s.pending = s.pending[:0]
+	s.countKnown()
+}
+
+func (s *Sequencer) countKnown() {
+	known := 0
+	for _, p := range s.memory {
+		known += p.len()
+	}
+	s.metrics.known.Set(float64(known))
+	s.mu.Lock()
+	s.known = known
+	s.mu.Unlock()
+}
+
+// Process implements [transact.Processor].
+func (s *Sequencer) Process(ctx context.Context, records []*kgo.Record) ([]*kgo.Record, error) {
+	clear(s.overlay)
+	s.pending = s.pending[:0]
+	now := time.Now().UnixMilli()
+	var out []*kgo.Record
+	for _, r := range records {
+		produced, err := s.sequence(ctx, r, now)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, produced...)
+	}
+	return out, nil
+}
+
+// sequence handles one record of the event log.
+func (s *Sequencer) sequence(ctx context.Context, r *kgo.Record, now int64) ([]*kgo.Record, error) {
+	key := string(r.Key)
+	if key == schemas.TickKey {
+		return s.forwardTick(r), nil
+	}
+	if want := schemas.Partition(key, s.cfg.Pins.Partitions); want != r.Partition {
+		return nil, fmt.Errorf("a user of partition %d stands in partition %d of %s: the number of partitions was changed from the pinned %d; restore it, or rebuild the topics under a new prefix",
+			want, r.Partition, r.Topic, s.cfg.Pins.Partitions)
+	}
+	event, err := s.decode(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if event == nil {
+		return s.reread(key, nil, "unreadable", now)
+	}
+	at, known := s.position(key, r.Partition)
+	d := decide(at, known, s.cfg.Pins.Epoch, event)
+	s.pending = append(s.pending, observation{outcome: d.outcome, origin: event.Origin, receivedAt: event.ReceivedAt, tie: d.tie})
+	var out []*kgo.Record
+	if d.accepted {
+		if out, err = s.render(event, at, known, d, now); err != nil {
+			return nil, err
+		}
+		s.overlay[key] = d.next
+	}
+	if d.tie {
+		reread, err := s.reread(key, &d.next.Version, "tie", now)
+		return append(out, reread...), err
+	}
+	return out, nil
+}
+
+func (s *Sequencer) position(clerkID string, partition int32) (schemas.Position, bool) {
+	if at, ok := s.overlay[clerkID]; ok {
+		return at, true
+	}
+	return s.memory[partition].get(clerkID)
+}
+
+// decode reads an event. nil without an error: the record cannot be read, now
+// or ever; it stays in the log, and the user is read again from Clerk. While a
+// registry does not answer, decode waits for it: skipping would lose a user.
+func (s *Sequencer) decode(ctx context.Context, r *kgo.Record) (*schemas.UserEvent, error) {
+	for {
+		var event schemas.UserEvent
+		err := s.cfg.Codec.Decode(ctx, r.Value, &event)
+		switch {
+		case err == nil && event.ClerkID == string(r.Key) && (event.User != nil || !statesUser(event.Operation)):
+			return &event, nil
+		case err == nil || errors.Is(err, schemas.ErrUnknownSchema) || errors.Is(err, schemas.ErrMalformed):
+			s.metrics.undecodable.Inc()
+			s.cfg.Logger.Error("event cannot be read", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "err", err)
+			return nil, nil
+		}
+		s.cfg.Logger.Warn("event cannot be decoded yet, will retry", "err", err)
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(decodeRetry):
+		}
+	}
+}
+
+func statesUser(o schemas.EventOperation) bool {
+	return o == schemas.EventUpsert || o == schemas.EventRevoke
+}
+
+// render makes the records that follow from an accepted event.
+func (s *Sequencer) render(e *schemas.UserEvent, before schemas.Position, known bool, d decision, now int64) ([]*kgo.Record, error) {
+	position, err := s.record(s.cfg.Topics.SequencerState(), e.ClerkID, &d.next)
+	if err != nil {
+		return nil, err
+	}
+	out := []*kgo.Record{position}
+	if !d.publishes() {
+		return out, nil
+	}
+	headers := schemas.ChangeHeaders{
+		Version:    schemas.Version{Epoch: d.next.Epoch, Number: d.next.Version},
+		Operation:  schemas.OperationDelete,
+		EventID:    e.EventID,
+		Origin:     e.Origin,
+		OccurredAt: e.OccurredAt,
+		Snapshot:   ifElse(e.Origin == schemas.OriginSnapshot, schemas.SnapshotTrue, schemas.SnapshotFalse),
+	}
+	if d.outcome == OutcomeDeleted {
+		erasure, err := s.record(s.cfg.Topics.Erasures(), e.ClerkID, &schemas.Erasure{
+			ClerkID: e.ClerkID, Epoch: d.next.Epoch, Version: d.next.Version, Origin: e.Origin,
+			Inferred: inferred(d.next), EventID: e.EventID, RequestedAt: e.StatedAt, SequencedAt: now,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return append(out, erasure, s.tombstone(s.cfg.Topics.Users(), e.ClerkID, headers.Headers())), nil
+	}
+	if d.outcome == OutcomeRevived {
+		out = append(out, s.tombstone(s.cfg.Topics.Erasures(), e.ClerkID, nil))
+	}
+	operation := changeOperation(e, before, known)
+	headers.Operation = string(operation)
+	change, err := s.record(s.cfg.Topics.Users(), e.ClerkID, &schemas.UserChange{
+		ClerkID: e.ClerkID, Operation: operation, Epoch: d.next.Epoch, Version: d.next.Version,
+		EventID: e.EventID, EventType: e.EventType, Origin: e.Origin, InstanceID: e.InstanceID,
+		OccurredAt: e.OccurredAt, ReceivedAt: e.ReceivedAt, SequencedAt: now,
+		PolicyHash: e.PolicyHash, ClientIP: e.ClientIP, UserAgent: e.UserAgent, User: *e.User,
+	})
+	if err != nil {
+		return nil, err
+	}
+	change.Headers = headers.Headers()
+	return append(out, change), nil
+}
+
+// changeOperation: a row of a snapshot is a read, as Debezium's r; the first
+// state of a user, or the first after a deletion was taken back, a creation.
+func changeOperation(e *schemas.UserEvent, before schemas.Position, known bool) schemas.ChangeOperation {
+	switch {
+	case e.Origin == schemas.OriginSnapshot:
+		return schemas.ChangeSnapshot
+	case !known || deleted(before):
+		return schemas.ChangeCreate
+	}
+	return schemas.ChangeUpdate
+}
+
+func (s *Sequencer) record(topic, clerkID string, value any) (*kgo.Record, error) {
+	encoded, err := s.cfg.Codec.Encode(value)
+	if err != nil {
+		return nil, err
+	}
+	r := s.tombstone(topic, clerkID, nil)
+	r.Value = encoded
+	return r, nil
+}
+
+func (s *Sequencer) tombstone(topic, clerkID string, headers []kgo.RecordHeader) *kgo.Record {
+	return &kgo.Record{
+		Topic:     topic,
+		Partition: schemas.Partition(clerkID, s.cfg.Pins.Partitions),
+		Key:       []byte(clerkID),
+		Headers:   headers,
+	}
+}
+
+// reread asks the snapshot task to read one user again.
+func (s *Sequencer) reread(clerkID string, ifVersion *int64, reason string, now int64) ([]*kgo.Record, error) {
+	r, err := connector.StateRecord(s.cfg.Topics, connector.StateKeyRereadPrefix+clerkID,
+		connector.Reread{IfVersion: ifVersion, Reason: reason, RequestedAt: now})
+	return []*kgo.Record{r}, err
+}
+
+// forwardTick passes the end of a snapshot on, behind all of its rows.
+func (s *Sequencer) forwardTick(r *kgo.Record) []*kgo.Record {
+	return []*kgo.Record{{Topic: s.cfg.Topics.Users(), Partition: r.Partition, Key: r.Key, Headers: r.Headers}}
+}
+
+// tickForever appends a tick to every owned partition of the compacted topics
+// at every interval: max.compaction.lag.ms does nothing in a partition
+// without traffic, and what was erased must really go.
+func (s *Sequencer) tickForever(ctx context.Context) {
+	ticker := time.NewTicker(s.cfg.TickInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for _, partition := range s.Status().Owned {
+			for _, topic := range []string{s.cfg.Topics.Users(), s.cfg.Topics.SequencerState(), s.cfg.Topics.Erasures(), s.cfg.Topics.ErasureReceipts()} {
+				if err := s.cfg.Writer.Tick(ctx, topic, partition); err != nil && ctx.Err() == nil {
+					s.cfg.Logger.Warn("tick", "topic", topic, "partition", partition, "err", err)
+				}
+			}
+		}
+	}
+}
+
+// observeForever keeps the lag gauge.
+func (s *Sequencer) observeForever(ctx context.Context) {
+	client, err := kgo.NewClient(s.cfg.Client...)
+	if err != nil {
+		s.cfg.Logger.Warn("lag will not be measured", "err", err)
+		return
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	ticker := time.NewTicker(gaugeInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if lag, err := s.Lag(ctx, admin); err == nil {
+			s.metrics.lag.Set(float64(lag))
+		}
+	}
+}
