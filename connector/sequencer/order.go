@@ -23,8 +23,8 @@ const (
 	OutcomeDuplicate Outcome = "duplicate"
 	// OutcomeFenced: the user is deleted, and stays so.
 	OutcomeFenced Outcome = "fenced"
-	// OutcomeSuperseded: a repair or an inferred deletion whose user has moved
-	// since, or a revocation with nothing to revoke.
+	// OutcomeSuperseded: an inferred deletion whose user has moved since, or a
+	// revocation with nothing to revoke.
 	OutcomeSuperseded Outcome = "superseded"
 	// OutcomeDeleted: the user is deleted now.
 	OutcomeDeleted Outcome = "deleted"
@@ -79,14 +79,18 @@ func decide(at schemas.Position, known bool, epoch int32, e *schemas.UserEvent) 
 			return accept(OutcomeRevived, state(at, epoch, e))
 		}
 		return refuse(at, OutcomeFenced)
-	case e.IfVersion != nil:
-		if !known || at.Version != *e.IfVersion {
-			return refuse(at, OutcomeSuperseded)
-		}
-		return accept(content(at, e), state(at, epoch, e))
+	case known && e.IfVersion != nil && at.Version == *e.IfVersion:
+		next := state(at, epoch, e)
+		// A re-read is dated back for the lag of replicas. Its date must not
+		// make room for what was said meanwhile and is already overtaken.
+		next.StatedAt = max(at.StatedAt, next.StatedAt)
+		return accept(content(at, e), next)
 	case !known:
 		return accept(OutcomeApplied, state(at, epoch, e))
 	}
+	// A repair whose user has moved since is still something that Clerk said:
+	// it takes its place in the order. To drop it would lose the answer to a
+	// tie when an older repair got in between.
 	return decideByOrder(at, epoch, e)
 }
 

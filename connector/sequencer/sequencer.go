@@ -59,6 +59,9 @@ const (
 	tickInterval  = 24 * time.Hour
 	gaugeInterval = 2 * time.Second
 	decodeRetry   = time.Second
+	// rereadDelay lets Clerk's replicas catch up before a user is read again
+	// to break a tie: a listing lags 60 s at most (DESIGN, "Ordering").
+	rereadDelay = 60 * time.Second
 )
 
 // Sequencer orders events. Make one with [New]; its Run may be called once.
@@ -67,6 +70,8 @@ type Sequencer struct {
 	metrics  *metrics
 	progress transact.Progress
 	gaps     *gaps
+	// read is compacted.Read over cfg.Client, and the tests' own.
+	read func(ctx context.Context, topic string, partition int32, each func(*kgo.Record) error) error
 
 	// Only the goroutine of transact touches these.
 	memory  map[int32]*positions
@@ -97,6 +102,9 @@ func New(cfg Config) *Sequencer {
 		cfg:     cfg,
 		metrics: m,
 		gaps:    newGaps(cfg, m.gaps),
+		read: func(ctx context.Context, topic string, partition int32, each func(*kgo.Record) error) error {
+			return compacted.Read(ctx, cfg.Client, topic, partition, each)
+		},
 		memory:  map[int32]*positions{},
 		overlay: map[string]schemas.Position{},
 	}
@@ -163,15 +171,19 @@ func (s *Sequencer) setOwned(owned, ready []int32) {
 	s.metrics.ready.Set(float64(len(ready)))
 }
 
-// Restore implements [transact.Processor]: it reads the positions of a
-// partition, and looks whether events were lost before its offset.
+// Restore implements [transact.Processor]: it looks whether events were lost
+// before the partition's offset, and reads the positions of its users.
 func (s *Sequencer) Restore(ctx context.Context, partition int32) (func(), error) {
-	started := time.Now()
 	if err := s.gaps.check(ctx, partition); err != nil {
 		return nil, err
 	}
+	return s.restorePositions(ctx, partition)
+}
+
+func (s *Sequencer) restorePositions(ctx context.Context, partition int32) (func(), error) {
+	started := time.Now()
 	restored := newPositions()
-	err := compacted.Read(ctx, s.cfg.Client, s.cfg.Topics.SequencerState(), partition, func(r *kgo.Record) error {
+	err := s.read(ctx, s.cfg.Topics.SequencerState(), partition, func(r *kgo.Record) error {
 		if string(r.Key) == schemas.TickKey {
 			return nil
 		}
@@ -398,7 +410,7 @@ func (s *Sequencer) tombstone(topic, clerkID string, headers []kgo.RecordHeader)
 // reread asks the snapshot task to read one user again.
 func (s *Sequencer) reread(clerkID string, ifVersion *int64, reason string, now int64) ([]*kgo.Record, error) {
 	r, err := connector.StateRecord(s.cfg.Topics, connector.StateKeyRereadPrefix+clerkID,
-		connector.Reread{IfVersion: ifVersion, Reason: reason, RequestedAt: now})
+		connector.Reread{IfVersion: ifVersion, Reason: reason, RequestedAt: now, NotBefore: now + rereadDelay.Milliseconds()})
 	return []*kgo.Record{r}, err
 }
 
