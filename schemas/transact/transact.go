@@ -50,12 +50,25 @@ type Processor interface {
 	// Process handles records of restored partitions, in order per partition,
 	// and returns what is to be written. ctx ends when one of the partitions
 	// is lost or the owner shuts down; an error then means nothing, otherwise
-	// it stops the owner. Nothing of it may last unless Committed follows.
+	// it stops the owner, unless it is ErrAgain. Nothing of it may last unless
+	// Committed follows.
 	Process(ctx context.Context, records []*kgo.Record) ([]*kgo.Record, error)
 
 	// Committed says that what Process returned last is committed.
 	Committed()
 }
+
+// Waker is implemented by a [Processor] that has work besides records.
+type Waker interface {
+	// Due returns when Process is to be called at the latest, without records
+	// if there are none. The zero time means that nothing waits. It is asked
+	// before each poll, on the goroutine of Process.
+	Due() time.Time
+}
+
+// ErrAgain is what Process returns to be called again with the same records
+// and those that have come since, up to MaxRecords. Nothing is forgotten.
+var ErrAgain = errors.New("process again")
 
 // Config says what to own and as whom.
 type Config struct {
@@ -92,6 +105,10 @@ const (
 	defaultSessionTimeout = 10 * time.Second
 	restoreRetry          = time.Second
 	maxRestores           = 4 // at once, so that a start does not read twelve partitions side by side
+
+	// maxRecordBytes is Kafka's default message.max.bytes: what one topic could
+	// take must fit into the next. franz-go's own default is smaller.
+	maxRecordBytes = 1_048_588
 )
 
 // Run owns partitions until ctx is done, and returns nil then; the transaction
@@ -180,6 +197,7 @@ func (o *owner) run(ctx context.Context) error {
 		kgo.HeartbeatInterval(o.cfg.SessionTimeout/10),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(0),
+		kgo.ProducerBatchMaxBytes(maxRecordBytes),
 		kgo.OnPartitionsAssigned(o.assigned),
 		kgo.OnPartitionsRevoked(o.lost),
 		kgo.OnPartitionsLost(o.lost),
@@ -275,7 +293,11 @@ func (o *owner) tellOwned() {
 // step does one turn: forget what was lost, start restores, poll, install the
 // restores that have finished, process, commit.
 func (o *owner) step(ctx context.Context) error {
+	due := o.due()
 	polling, stop := context.WithCancel(ctx)
+	if !due.IsZero() {
+		polling, stop = context.WithDeadline(ctx, due)
+	}
 	defer stop()
 	o.mu.Lock()
 	o.wake = stop
@@ -285,25 +307,38 @@ func (o *owner) step(ctx context.Context) error {
 		stop() // arrived between two polls
 	}
 	fetches := o.session.PollRecords(polling, o.cfg.MaxRecords)
-	o.forgetDropped()
+	dropped := o.forgetDropped()
 	o.installRestored()
 	o.startRestores()
 	if fetches.IsClientClosed() {
 		return errors.New("client closed")
 	}
 	fetches.EachError(func(topic string, number int32, err error) {
-		if !errors.Is(err, context.Canceled) {
+		if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 			o.cfg.Logger.Warn("fetch", "topic", topic, "partition", number, "err", err)
 		}
 	})
-	if fetches.NumRecords() == 0 {
-		return nil
+	if dropped {
+		// The session would refuse the next commit, and would not tell of
+		// another revocation before that: let it begin anew.
+		return o.rewind(ctx)
 	}
-	return o.transaction(ctx, fetches.Records())
+	if fetches.NumRecords() > 0 || !due.IsZero() && !time.Now().Before(due) {
+		return o.transaction(ctx, fetches.Records())
+	}
+	return nil
 }
 
-// forgetDropped forgets what was lost, even if it was assigned again since.
-func (o *owner) forgetDropped() {
+func (o *owner) due() time.Time {
+	if waker, ok := o.processor.(Waker); ok {
+		return waker.Due()
+	}
+	return time.Time{}
+}
+
+// forgetDropped forgets what was lost, even if it was assigned again since,
+// and reports whether there was any.
+func (o *owner) forgetDropped() bool {
 	o.mu.Lock()
 	dropped := o.dropped
 	o.dropped = nil
@@ -311,6 +346,7 @@ func (o *owner) forgetDropped() {
 	for _, number := range dropped {
 		o.processor.Forget(number)
 	}
+	return len(dropped) > 0
 }
 
 func (o *owner) startRestores() {
@@ -374,7 +410,8 @@ func (o *owner) install(number int32, p *partition, install func()) {
 	o.tellOwned()
 }
 
-// transaction processes records and writes the result with their offsets.
+// transaction processes records, none if the processor is due without any, and
+// writes the result with their offsets.
 func (o *owner) transaction(ctx context.Context, records []*kgo.Record) error {
 	processing, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -390,15 +427,17 @@ func (o *owner) transaction(ctx context.Context, records []*kgo.Record) error {
 		return o.rollBack(ctx)
 	}
 	data := slices.DeleteFunc(slices.Clone(records), func(r *kgo.Record) bool { return r.Attrs.IsControl() })
-	if len(data) == 0 { // only the marks of transactions: nothing to do, nor to commit
+	if len(data) == 0 && len(records) > 0 { // only the marks of transactions: nothing to do, nor to commit
 		o.reached(records)
 		return nil
 	}
 	out, err := o.processor.Process(processing, data)
-	if err != nil {
-		if processing.Err() != nil {
-			return o.rollBack(ctx)
-		}
+	switch {
+	case err != nil && processing.Err() != nil:
+		return o.rollBack(ctx)
+	case errors.Is(err, ErrAgain):
+		return o.rewind(ctx)
+	case err != nil:
 		return &processError{err}
 	}
 	if o.cfg.CommitLock != nil {
@@ -468,12 +507,20 @@ func (o *owner) commit(ctx context.Context, out []*kgo.Record) (bool, error) {
 	return committed, nil
 }
 
-// rollBack goes back to the committed offsets without having written anything.
-func (o *owner) rollBack(ctx context.Context) error {
+// rewind goes back to the committed offsets without having written anything.
+func (o *owner) rewind(ctx context.Context) error {
 	ending, cancel := o.ending(ctx)
 	defer cancel()
 	if _, err := o.session.End(ending, kgo.TryAbort); err != nil {
-		return fmt.Errorf("roll back: %w", err)
+		return fmt.Errorf("rewind: %w", err)
+	}
+	return nil
+}
+
+// rollBack rewinds and restores.
+func (o *owner) rollBack(ctx context.Context) error {
+	if err := o.rewind(ctx); err != nil {
+		return err
 	}
 	o.restoreAll()
 	return nil
