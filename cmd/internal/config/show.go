@@ -1,0 +1,83 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"text/tabwriter"
+
+	"clerkconnect/cmd/internal/kinds"
+)
+
+// Show writes the effective configuration for people: each variable, its value
+// without secrets, and where it came from.
+func (c *Config) Show(w io.Writer) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, f := range c.fields {
+		value, source := f.show(), f.source
+		if source == "" {
+			value, source = "-", "not set"
+			if f.name == "INSTANCE_NAME" {
+				value, source = c.InstanceName, "host name"
+			}
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\n", f.name, value, source)
+	}
+	return table.Flush()
+}
+
+// sections are the parts of the reference: variables by prefix.
+var sections = []struct{ prefix, title string }{
+	{"KAFKA_", "Kafka"},
+	{"TOPIC_", "Topics"},
+	{"CLERK_", "Clerk"},
+	{"WEBHOOK_", "Webhook receiver"},
+	{"SNAPSHOT_", "Snapshot"},
+	{"POLICY_", "Privacy policy"},
+	{"SINKS", "Sinks"},
+	{"ADMIN_", "Metrics and health"},
+	{"LOG_", "Logs"},
+	{"INSTANCE_", "Process"},
+}
+
+// Reference writes the configuration reference as Markdown, from the same
+// struct tags by which the program reads its settings.
+func Reference(w io.Writer) error {
+	c := New()
+	text := &strings.Builder{}
+	for _, s := range sections {
+		var fields []*field
+		for _, f := range c.fields {
+			if strings.HasPrefix(f.name, s.prefix) {
+				fields = append(fields, f)
+			}
+		}
+		if len(fields) > 0 {
+			referenceTable(text, s.title, fields)
+		}
+	}
+	for _, kind := range kinds.Table {
+		settings := kind.Settings()
+		fields := fieldsOf(reflect.ValueOf(settings).Elem(), "SINK_<NAME>_")
+		referenceTable(text, "Sinks of kind "+kind.Name, fields)
+	}
+	_, err := io.WriteString(w, strings.TrimRight(text.String(), "\n")+"\n")
+	return err
+}
+
+func referenceTable(w *strings.Builder, title string, fields []*field) {
+	fmt.Fprintf(w, "#### %s\n\n| Variable | Default | Meaning |\n|---|---|---|\n", title)
+	for _, f := range fields {
+		preset := "-"
+		if f.preset != "" {
+			preset = "`" + f.preset + "`"
+		}
+		name := "`" + f.name + "`"
+		if f.secret {
+			name += "<br>`" + f.fileName() + "`"
+		}
+		fmt.Fprintf(w, "| %s | %s | %s |\n", name, preset, strings.ReplaceAll(f.doc, "|", `\|`))
+	}
+	w.WriteString("\n")
+}
