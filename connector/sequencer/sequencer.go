@@ -82,6 +82,7 @@ type Sequencer struct {
 	owned []int32
 	ready []int32
 	known int
+	left  bool
 }
 
 // observation is one event of the transaction under way.
@@ -137,6 +138,9 @@ func (s *Sequencer) Run(ctx context.Context) error {
 		Progress:        &s.progress,
 		CommitLock:      s.cfg.CommitLock,
 	}, s)
+	s.mu.Lock()
+	s.left = true
+	s.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("sequencer: %w", err)
 	}
@@ -149,13 +153,14 @@ type Status struct {
 	Ready []int32 `json:"ready"`
 	Gaps  []int32 `json:"gaps"` // partitions that wait for a snapshot
 	Known int     `json:"known_users"`
+	Left  bool    `json:"left"` // Run has returned, or is about to
 }
 
 // Status returns the sequencer's state. Safe for concurrent use.
 func (s *Sequencer) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Status{Owned: s.owned, Ready: s.ready, Gaps: s.gaps.list(), Known: s.known}
+	return Status{Owned: s.owned, Ready: s.ready, Gaps: s.gaps.list(), Known: s.known, Left: s.left}
 }
 
 // Lag returns how many events of the owned partitions are not sequenced yet.
