@@ -1,0 +1,348 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"clerkconnect/schemas"
+	"clerkconnect/sinks"
+	"clerkconnect/sinks/sinktest"
+	"clerkconnect/sinks/sqlite"
+	"clerkconnect/sinks/usertable"
+)
+
+func TestSink(t *testing.T) {
+	sinktest.Run(t, sinktest.Harness{New: newDestination})
+}
+
+// newDestination is a file whose users table refuses the locale "poison", with
+// the value in the message.
+func newDestination(t testing.TB) sinktest.Destination {
+	path := filepath.Join(t.TempDir(), "users #1?.db")
+	first := openSink(t, sqlite.Config{Path: path, CreateTable: true, BusyTimeout: 5 * time.Second})
+	close(t, first)
+	db, err := sql.Open("sqlite", "file:"+strings.NewReplacer("#", "%23", "?", "%3F").Replace(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { db.Close() })
+	exec(t, db, `CREATE TRIGGER refuse BEFORE INSERT ON clerk_users WHEN NEW.locale = 'poison'
+		BEGIN SELECT RAISE(ABORT, 'cannot take ' || NEW.first_name); END`)
+	busy := 5 * time.Second
+	return sinktest.Destination{
+		Sink: func(t testing.TB) sinks.Sink { return newSink(t, sqlite.Config{Path: path, BusyTimeout: busy}) },
+		Read: func(t testing.TB, ids ...string) map[string]sinktest.Row { return read(t, db, ids) },
+		Dump: func(t testing.TB) []byte {
+			var dump []byte
+			for _, suffix := range []string{"", "-wal"} {
+				data, err := os.ReadFile(path + suffix)
+				if err != nil && !os.IsNotExist(err) {
+					t.Fatal(err)
+				}
+				dump = append(dump, data...)
+			}
+			return dump
+		},
+		Poison: func(u *schemas.User) { u.Locale = new("poison") },
+	}
+}
+
+// TestSink_Locked is the suite's outage: another program keeps the write lock.
+func TestSink_Locked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users.db")
+	sink := openSink(t, sqlite.Config{Path: path, CreateTable: true, BusyTimeout: 10 * time.Millisecond})
+	other, err := sql.Open("sqlite", "file:"+path+"?_txlock=immediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	lock, err := other.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch := []sinks.Record{change("user_1", 1)}
+	if got := sinks.Classify(sink.Apply(t.Context(), batch)); got.Class != sinks.ClassRetry || got.Reason != sinks.ReasonConflict {
+		t.Errorf("Apply while another writes: got %v, want a conflict to retry", got)
+	}
+	if err := lock.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := sink.Apply(t.Context(), batch); err != nil {
+		t.Errorf("Apply when the other has ended: %v", err)
+	}
+}
+
+func TestOpen(t *testing.T) {
+	t.Parallel()
+	own := "id TEXT PRIMARY KEY"
+	for _, c := range usertable.Columns() {
+		own += ", " + usertable.Quote(c.Name)
+	}
+	for _, test := range []struct {
+		name, ddl string
+		create    bool
+		want      string // in the error; "": none
+	}{
+		{name: "creates the table", create: true},
+		{name: "nothing there", want: "lacks columns: id, external_id"},
+		{name: "a table of the application's", ddl: `CREATE TABLE clerk_users (plan TEXT NOT NULL DEFAULT 'free', ` + own + `)`, create: true},
+		{name: "a column missing", ddl: `CREATE TABLE clerk_users (` + strings.Replace(own, `, "email", `, ", ", 1) + `)`, create: true, want: "lacks columns: email"},
+		{name: "no unique id", ddl: `CREATE TABLE clerk_users (` + strings.Replace(own, "PRIMARY KEY", "", 1) + `)`, create: true, want: "misconfigured (fatal)"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "users.db")
+			if test.ddl != "" {
+				db, err := sql.Open("sqlite", path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				exec(t, db, test.ddl)
+				db.Close()
+			}
+			sink := newSink(t, sqlite.Config{Path: path, CreateTable: test.create})
+			defer close(t, sink)
+			err := sink.Open(t.Context())
+			switch {
+			case test.want == "" && err != nil:
+				t.Fatalf("Open: %v", err)
+			case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want) || sinks.Classify(err).Class != sinks.ClassFatal):
+				t.Fatalf("Open: got %v, want a fatal error with %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestOpen_NoFolder(t *testing.T) {
+	t.Parallel()
+	sink := newSink(t, sqlite.Config{Path: filepath.Join(t.TempDir(), "none", "users.db")})
+	if err := sink.Open(t.Context()); sinks.Classify(err).Class != sinks.ClassFatal {
+		t.Errorf("Open: got %v, want a fatal error", err)
+	}
+}
+
+// TestOwnColumns shows that what the application keeps beside our columns is
+// never touched.
+func TestOwnColumns(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "users.db")
+	sink := openSink(t, sqlite.Config{Path: path, CreateTable: true, BusyTimeout: time.Second})
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	exec(t, db, `ALTER TABLE clerk_users ADD COLUMN plan TEXT NOT NULL DEFAULT 'free'`)
+	mustApply(t, sink, change("user_1", 1))
+	exec(t, db, `UPDATE clerk_users SET plan = 'gold'`)
+	mustApply(t, sink, change("user_1", 2), change("user_2", 1))
+	var plans string
+	if err := db.QueryRow(`SELECT group_concat(plan) FROM (SELECT plan FROM clerk_users ORDER BY id)`).Scan(&plans); err != nil {
+		t.Fatal(err)
+	}
+	if plans != "gold,free" {
+		t.Errorf("the application's column: got %s, want gold,free", plans)
+	}
+}
+
+// TestUniqueEmail shows that a unique key of the application's ends when the
+// other user lets go of it, and that the runner can tell who is to wait.
+func TestUniqueEmail(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "users.db")
+	sink := openSink(t, sqlite.Config{Path: path, CreateTable: true, BusyTimeout: time.Second})
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	exec(t, db, `CREATE UNIQUE INDEX one_account ON clerk_users (email)`)
+	mustApply(t, sink, change("user_1", 1))
+	second := change("user_2", 1)
+	if got := sinks.Classify(sink.Apply(t.Context(), []sinks.Record{second})); got.Class != sinks.ClassRetry || got.Reason != sinks.ReasonConflict {
+		t.Errorf("Apply of the second holder: got %v, want a conflict to retry", got)
+	}
+	both := []sinks.Record{second, {ClerkID: "user_3", Version: schemas.Version{Epoch: 1, Number: 1}}}
+	if got := sinks.Classify(sink.Apply(t.Context(), both)); got.Class != sinks.ClassPermanent || got.Reason != sinks.ReasonConflict {
+		t.Errorf("Apply of a batch with the second holder: got %v, want a conflict to split by", got)
+	}
+	mustApply(t, sink, sinks.Record{ClerkID: "user_1", Version: schemas.Version{Epoch: 1, Number: 2}})
+	mustApply(t, sink, second)
+}
+
+// TestReplayWritesNothing shows that only ids that moved touch the users table.
+func TestReplayWritesNothing(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "users.db")
+	sink := openSink(t, sqlite.Config{Path: path, CreateTable: true, BusyTimeout: time.Second})
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	mustApply(t, sink, change("user_1", 2))
+	exec(t, db, `CREATE TRIGGER touched BEFORE UPDATE ON clerk_users BEGIN SELECT RAISE(ABORT, 'touched'); END`)
+	mustApply(t, sink, change("user_1", 2), change("user_2", 1))
+	mustApply(t, sink, change("user_1", 1))
+}
+
+// TestTimes shows the form in which times are kept.
+func TestTimes(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "users.db")
+	sink := openSink(t, sqlite.Config{Path: path, CreateTable: true})
+	r := change("user_1", 1)
+	r.Change.User.CreatedAt = new(int64(1769851800125))
+	mustApply(t, sink, r)
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	var text, year string
+	if err := db.QueryRow(`SELECT created_at, strftime('%Y', created_at) FROM clerk_users`).Scan(&text, &year); err != nil {
+		t.Fatal(err)
+	}
+	if text != "2026-01-31T09:30:00.125Z" || year != "2026" {
+		t.Errorf("created_at: got %s, year %s", text, year)
+	}
+}
+
+func TestFileMode(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "users.db")
+	sink := openSink(t, sqlite.Config{Path: path, CreateTable: true})
+	mustApply(t, sink, change("user_1", 1))
+	for _, suffix := range []string{"", "-wal"} {
+		info, err := os.Stat(path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("mode of users.db%s: got %o, want 600", suffix, info.Mode().Perm())
+		}
+	}
+}
+
+func TestConfig_Validate(t *testing.T) {
+	t.Parallel()
+	err := sqlite.Config{Table: strings.Repeat("x", 41), BusyTimeout: -1}.Validate()
+	for _, variable := range []string{"PATH", "TABLE", "BUSY_TIMEOUT"} {
+		if err == nil || !strings.Contains(err.Error(), variable) {
+			t.Errorf("Validate: got %v, want a word about %s", err, variable)
+		}
+	}
+}
+
+func change(id string, version int64) sinks.Record {
+	return sinks.Record{ClerkID: id, Version: schemas.Version{Epoch: 1, Number: version}, Change: &schemas.UserChange{User: *sinktest.FullUser(1)}}
+}
+
+func newSink(t testing.TB, cfg sqlite.Config) *sqlite.Sink {
+	t.Helper()
+	sink, err := sqlite.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sink
+}
+
+func openSink(t testing.TB, cfg sqlite.Config) *sqlite.Sink {
+	t.Helper()
+	sink := newSink(t, cfg)
+	if err := sink.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { close(t, sink) })
+	return sink
+}
+
+func close(t testing.TB, sink *sqlite.Sink) {
+	t.Helper()
+	if err := sink.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func mustApply(t testing.TB, sink sinks.Sink, batch ...sinks.Record) {
+	t.Helper()
+	if err := sink.Apply(t.Context(), batch); err != nil {
+		t.Fatalf("Apply: %v", err)
+	}
+}
+
+func exec(t testing.TB, db *sql.DB, statement string) {
+	t.Helper()
+	if _, err := db.ExecContext(context.Background(), statement); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// read reads rows as the suite wants them.
+func read(t testing.TB, db *sql.DB, ids []string) map[string]sinktest.Row {
+	t.Helper()
+	columns := usertable.Columns()
+	statement := "SELECT id, " + usertable.Names(columns, "") + " FROM clerk_users WHERE id IN (''" + strings.Repeat(", ?", len(ids)) + ")"
+	args := make([]any, len(ids))
+	for i, id := range ids {
+		args[i] = id
+	}
+	found, err := db.QueryContext(context.Background(), statement, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer found.Close()
+	rows := map[string]sinktest.Row{}
+	for found.Next() {
+		var id string
+		values := make([]any, len(columns))
+		targets := []any{&id}
+		for i := range values {
+			targets = append(targets, &values[i])
+		}
+		if err := found.Scan(targets...); err != nil {
+			t.Fatal(err)
+		}
+		row := sinktest.Row{}
+		for i, c := range columns {
+			if values[i] == nil {
+				continue
+			}
+			row[field(c)] = fromColumn(t, c.Kind, values[i])
+		}
+		rows[id] = row
+	}
+	if err := found.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}
+
+// field is the name in user.avsc of what a column holds.
+func field(c usertable.Column) string {
+	if c.Name == "email" {
+		return "primary_email_address"
+	}
+	return c.Name
+}
+
+func fromColumn(t testing.TB, kind usertable.Kind, value any) any {
+	switch kind {
+	case usertable.Bool:
+		return value == int64(1)
+	case usertable.Time:
+		parsed, err := time.Parse(time.RFC3339, fmt.Sprint(value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return parsed.UnixMilli()
+	}
+	return value
+}
