@@ -15,6 +15,9 @@ const (
 	TypeUserDeleted = "user.deleted"
 )
 
+// Types returns the types of the events that are taken.
+func Types() []string { return []string{TypeUserCreated, TypeUserUpdated, TypeUserDeleted} }
+
 // secondsBelow tells the unit of an envelope's timestamp: Clerk documents
 // milliseconds, but its own examples carry seconds. 1e11 seconds are in the
 // year 5138, 1e11 milliseconds were in 1973.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,9 +52,7 @@ type ReadAt struct {
 // Errors: ErrUnsupportedType; ErrMissingID; ErrTooFarAhead, compared with
 // receivedAt; *MalformedError.
 func (p *Policy) Event(env Envelope, eventID string, receivedAt time.Time) (*schemas.UserEvent, error) {
-	switch env.Type {
-	case TypeUserCreated, TypeUserUpdated, TypeUserDeleted:
-	default:
+	if !slices.Contains(Types(), env.Type) {
 		return nil, ErrUnsupportedType
 	}
 	event := &schemas.UserEvent{
