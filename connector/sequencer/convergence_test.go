@@ -264,6 +264,17 @@ func TestConverges(t *testing.T) {
 					h.say(user, schemas.EventInferredDelete, schemas.OriginReconcile, truth{}, h.now, v)
 				}
 			},
+			// Clerk did not show a user that it has; what he does next brings
+			// him back.
+			"mistaken deletion": func(*rapid.T) {
+				user := id()
+				if v := version(user); v != nil && !h.users[user].deleted {
+					h.say(user, schemas.EventInferredDelete, schemas.OriginReconcile, truth{}, h.now, v)
+					h.now++
+					h.users[user] = truth{updatedAt: h.now, content: h.users[user].content}
+					h.say(user, schemas.EventUpsert, schemas.OriginWebhook, h.users[user], h.now, nil)
+				}
+			},
 			"arrive": func(t *rapid.T) {
 				if len(h.events) == 0 {
 					return
