@@ -1,0 +1,129 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// listing walks all users from the oldest to the newest. Users that exist
+// throughout are returned, whatever is created or deleted meanwhile.
+//
+// The place is the last user read. Clerk's cursor (starting_after) names that
+// user, and Clerk does not say what it answers when the user has been deleted
+// since. So no answer to a cursor is believed that could come from that: an
+// error, a page from before the place, or an empty page while newer users
+// exist make the listing look by the time of creation instead, which needs no
+// user to exist, and skip whom it has read.
+type listing struct {
+	api     *api
+	id      string          // the place: id of the last user read; empty: at the start
+	created int64           // the place: the latest created_at read
+	ties    map[string]bool // users created at that millisecond that were read
+	date    time.Time       // of the last answer: Clerk's clock
+}
+
+// errInconsistent means that answers contradict each other for too long.
+var errInconsistent = errors.New("Clerk lists nobody after the last user read, and yet newer users")
+
+// next returns the users after the place, none at the end. A short page is not
+// the end, since a server may cap the size: only an empty one is, and only when
+// the newest of all users was read.
+func (l *listing) next(ctx context.Context) ([]row, error) {
+	for round := range l.api.cfg.MaxAttempts {
+		rows, err := l.after(ctx, round%2 == 1)
+		if err != nil || len(rows) > 0 {
+			return rows, err
+		}
+		if end, err := l.ended(ctx); err != nil || end {
+			return nil, err
+		}
+	}
+	return nil, errInconsistent
+}
+
+func (l *listing) after(ctx context.Context, byTime bool) ([]row, error) {
+	if l.id == "" {
+		p, err := l.api.oldest(ctx, "", "")
+		l.date = p.date
+		return p.rows, err
+	}
+	if !byTime {
+		p, err := l.api.oldest(ctx, "starting_after", l.id)
+		if !cursorRefused(err) && !l.precedes(p) {
+			l.date = p.date
+			return p.rows, err
+		}
+	}
+	// Less one, because Clerk does not say whether "after" includes the time.
+	p, err := l.api.oldest(ctx, "created_at_after", strconv.FormatInt(max(0, l.created-1), 10))
+	if err != nil {
+		return nil, err
+	}
+	l.date = p.date
+	rows := slices.DeleteFunc(slices.Clone(p.rows), l.read)
+	if len(rows) > 0 || len(p.rows) < l.api.cfg.PageSize {
+		return rows, nil
+	}
+	// More users of one millisecond than a page holds: on from the last one.
+	last := p.rows[len(p.rows)-1].id
+	if last == "" || last == l.id {
+		return nil, nil
+	}
+	l.id = last
+	return l.after(ctx, false)
+}
+
+// ended says whether the newest of all users was read, or was created before
+// the place.
+func (l *listing) ended(ctx context.Context) (bool, error) {
+	newest, err := l.api.newest(ctx)
+	if err != nil {
+		return false, err
+	}
+	if len(newest.rows) == 0 {
+		total, _, err := l.api.count(ctx)
+		return total == 0, err
+	}
+	return l.read(newest.rows[0]) || newest.rows[0].created < l.created, nil
+}
+
+// read says whether a user was read before, as far as the place tells.
+func (l *listing) read(r row) bool {
+	return r.id != "" && (r.id == l.id || r.created == l.created && l.ties[r.id])
+}
+
+// precedes says that a page begins before the place: the cursor was not heeded.
+func (l *listing) precedes(p page) bool {
+	return slices.ContainsFunc(p.rows, func(r row) bool { return r.created != 0 && r.created < l.created })
+}
+
+// advance moves the place behind rows.
+func (l *listing) advance(rows []row) {
+	for _, r := range rows {
+		if r.id == "" {
+			continue
+		}
+		if l.id = r.id; r.created > l.created || l.ties == nil {
+			l.created, l.ties = max(l.created, r.created), map[string]bool{}
+		}
+		if r.created == l.created {
+			l.ties[r.id] = true
+		}
+	}
+}
+
+// cursorRefused says that an answer may mean that the cursor's user is gone:
+// any refusal that is not about the key or the rate, and a server that fails on
+// it again and again.
+func cursorRefused(err error) bool {
+	status, _ := statusOf(err)
+	switch status {
+	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusForbidden, http.StatusProxyAuthRequired, http.StatusRequestTimeout, http.StatusTooEarly:
+		return false
+	}
+	return status >= 400
+}
