@@ -81,13 +81,13 @@ New here? This needs no account, no Kafka and no settings:
 		SilenceUsage:  true,
 
 		SuggestionsMinimumDistance: 2,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newConfig(), newVersion())
+	root.AddCommand(newDev(), newRun(), newConfig(), newVersion())
 	return root
 }
 

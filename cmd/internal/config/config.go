@@ -21,35 +21,37 @@ import (
 	"clerkconnect/cmd/internal/kinds"
 	"clerkconnect/cmd/internal/telemetry"
 	"clerkconnect/connector/clerk"
+	"clerkconnect/connector/snapshot"
 	"clerkconnect/connector/topics"
+	"clerkconnect/connector/webhook"
+	"clerkconnect/sinks/runner"
 )
 
 // Config is every setting of the program.
 type Config struct {
 	InstanceName string `env:"INSTANCE_NAME" doc:"Name of this process among those of the deployment: stable over restarts, unique among live processes, 1 to 100 letters, digits, dots, underscores and hyphens. Without it the host's name."`
 
-	Kafka  kafka.Config       `envPrefix:"KAFKA_"`
-	Topics topics.Config      `envPrefix:"TOPIC_"`
-	Clerk  Clerk              `envPrefix:"CLERK_"`
-	Policy clerk.PolicyConfig `envPrefix:"POLICY_"`
-	Admin  admin.Config       `envPrefix:"ADMIN_"`
-	Log    telemetry.Config   `envPrefix:"LOG_"`
+	Kafka    kafka.Config       `envPrefix:"KAFKA_"`
+	Topics   topics.Config      `envPrefix:"TOPIC_"`
+	Clerk    Clerk              `envPrefix:"CLERK_"`
+	Snapshot snapshot.Config    // its variables have their whole names
+	Policy   clerk.PolicyConfig `envPrefix:"POLICY_"`
+	Webhook  webhook.Config     `envPrefix:"WEBHOOK_"`
+	Admin    admin.Config       `envPrefix:"ADMIN_"`
+	Log      telemetry.Config   `envPrefix:"LOG_"`
 
 	SinkNames []string `env:"SINKS" doc:"The sinks: a name each, and the kind where it differs, as postgres,crm=hubspot. A name is 1 to 40 lower-case letters, digits and hyphens; it is part of topic and group names, so a new name is a new sink that starts from nothing. The settings of a sink stand behind SINK_, its name in capitals (hyphens as underscores), and an underscore."`
 	// Sinks are those of SinkNames with their own settings.
-	Sinks []Sink `env:"-"`
+	Sinks []*Sink `env:"-"`
 
 	fields []*field
 	empty  []string // variables that are set to nothing
 }
 
-// Clerk are the settings of Clerk's side.
+// Clerk are the settings of Clerk's side that no package has.
 type Clerk struct {
-	SecretKey            string   `env:"SECRET_KEY" secret:"true" doc:"Secret key of the Backend API, sk_live_... or sk_test_...; needed by the role snapshot."`
-	WebhookSigningSecret []string `env:"WEBHOOK_SIGNING_SECRET" secret:"true" doc:"Signing secret of the webhook endpoint, whsec_...; several, by comma, while they are rotated; needed by the role receiver."`
-	APIURL               string   `env:"API_URL" envDefault:"https://api.clerk.com/v1" doc:"Base URL of the Backend API."`
-	InstanceID           string   `env:"INSTANCE_ID" doc:"Clerk's instance, ins_...; without it the one of the first signed delivery, which is pinned."`
-	RateShare            float64  `env:"RATE_SHARE" envDefault:"0.5" doc:"Share, over 0 and up to 1, of Clerk's rate limit to use; the rest is for the application's own backend."`
+	WebhookSigningSecret []string `env:"WEBHOOK_SIGNING_SECRET" secret:"true" doc:"Signing secret of the webhook endpoint, whsec_...; several, by comma, while they are rotated; what receives webhooks needs it."`
+	InstanceID           string   `env:"INSTANCE_ID" doc:"Clerk's instance, ins_...; without it that of the first signed delivery is pinned."`
 }
 
 // Sink is one configured sink.
@@ -57,10 +59,11 @@ type Sink struct {
 	Name     string
 	Kind     kinds.Kind
 	Settings kinds.Settings
+	Runner   runner.Config
 }
 
 // Prefix is what stands before the variables of the sink.
-func (s Sink) Prefix() string {
+func (s *Sink) Prefix() string {
 	return "SINK_" + strings.ToUpper(strings.ReplaceAll(s.Name, "-", "_")) + "_"
 }
 
@@ -101,6 +104,7 @@ func Load(environ map[string]string, roles []Role) (*Config, error) {
 	if c.InstanceName == "" {
 		c.InstanceName, _ = os.Hostname()
 	}
+	c.Webhook.SigningSecrets, c.Webhook.InstanceID = c.Clerk.WebhookSigningSecret, c.Clerk.InstanceID
 	problems = append(problems, unknown(environ, c.fields)...)
 	if !slices.ContainsFunc(c.fields, func(f *field) bool { return f.problem }) {
 		problems = append(problems, flatten(c.validate(roles))...)
@@ -154,11 +158,11 @@ func (c *Config) loadSinks(environ map[string]string) (problems []error) {
 		case !ok:
 			problems = append(problems, fmt.Errorf("SINKS has %q: there is no kind %q; give one of %s, as %s or crm=%s", entry, kindName, strings.Join(names, ", "), names[0], names[0]))
 			continue
-		case slices.ContainsFunc(c.Sinks, func(s Sink) bool { return s.Name == name }):
+		case slices.ContainsFunc(c.Sinks, func(s *Sink) bool { return s.Name == name }):
 			problems = append(problems, fmt.Errorf("SINKS has %q twice: give each sink its own name", name))
 			continue
 		}
-		sink := Sink{Name: name, Kind: kind, Settings: kind.Settings()}
+		sink := &Sink{Name: name, Kind: kind, Settings: kind.Settings()}
 		fields := sink.fields()
 		for _, f := range fields {
 			if other, taken := owner[f.name]; taken {
@@ -168,13 +172,14 @@ func (c *Config) loadSinks(environ map[string]string) (problems []error) {
 		}
 		problems = append(problems, fill(fields, environ)...)
 		c.fields = append(c.fields, fields...)
+		sink.Runner.Name = name
 		c.Sinks = append(c.Sinks, sink)
 	}
 	return problems
 }
 
-func (s Sink) fields() []*field {
-	return fieldsOf(reflect.ValueOf(s.Settings).Elem(), s.Prefix())
+func (s *Sink) fields() []*field {
+	return append(fieldsOf(reflect.ValueOf(s.Settings).Elem(), s.Prefix()), fieldsOf(reflect.ValueOf(&s.Runner).Elem(), s.Prefix())...)
 }
 
 // withoutDuplicates drops complaints of a package about a variable that could

@@ -20,7 +20,7 @@ func complete() map[string]string {
 	return map[string]string{
 		"KAFKA_BROKERS":                "kafka-1:9092, kafka-2:9092",
 		"CLERK_SECRET_KEY":             "sk_test_" + canary,
-		"CLERK_WEBHOOK_SIGNING_SECRET": "whsec_" + canary + ",whsec_second" + canary,
+		"CLERK_WEBHOOK_SIGNING_SECRET": "whsec_" + canary + canary + ", whsec_" + canary + canary + canary + canary,
 		"WEBHOOK_ADDR":                 ":8080",
 		"SINKS":                        "sqlite,crm=sqlite",
 		"SINK_SQLITE_PATH":             "/data/a.db",
@@ -73,8 +73,8 @@ func TestLoad_Problems(t *testing.T) {
 			"KAFKA_BROKERS": "", "CLERK_SECRET_KEY": "", "CLERK_WEBHOOK_SIGNING_SECRET": "", "WEBHOOK_ADDR": "",
 			"SINKS": "", "SINK_SQLITE_PATH": "", "SINK_CRM_PATH": "",
 		}, nil, []string{
-			"CLERK_SECRET_KEY is not set", "CLERK_WEBHOOK_SIGNING_SECRET is not set", "KAFKA_BROKERS is not set",
-			"SINKS is not set", "WEBHOOK_ADDR is not set",
+			"CLERK_SECRET_KEY is missing", "CLERK_WEBHOOK_SIGNING_SECRET is empty", "KAFKA_BROKERS is not set",
+			"SINKS is empty", `WEBHOOK_ADDR is ""`,
 		}},
 		{"a receiver needs no key, no sinks", map[string]string{
 			"CLERK_SECRET_KEY": "", "SINKS": "", "SINK_SQLITE_PATH": "", "SINK_CRM_PATH": "",
@@ -100,7 +100,7 @@ func TestLoad_Problems(t *testing.T) {
 		{"types", map[string]string{"KAFKA_TLS": "perhaps", "TOPIC_PARTITIONS": "a dozen", "CLERK_RATE_SHARE": "half", "SINK_CRM_BUSY_TIMEOUT": "5"}, nil,
 			[]string{`CLERK_RATE_SHARE is "half"`, `KAFKA_TLS is "perhaps"`, `SINK_CRM_BUSY_TIMEOUT is "5": give a duration`, `TOPIC_PARTITIONS is "a dozen": give a whole number`}},
 		{"secrets that are none", map[string]string{"CLERK_SECRET_KEY": "pk_" + canary, "CLERK_WEBHOOK_SIGNING_SECRET": canary}, nil,
-			[]string{"CLERK_SECRET_KEY is not a secret key", "CLERK_WEBHOOK_SIGNING_SECRET: number 1"}},
+			[]string{"CLERK_SECRET_KEY does not begin with", "CLERK_WEBHOOK_SIGNING_SECRET, entry 1 of 1"}},
 		{"secret by file", map[string]string{"CLERK_SECRET_KEY": "", "CLERK_SECRET_KEY_FILE": secretFile}, nil, nil},
 		{"secret twice", map[string]string{"CLERK_SECRET_KEY_FILE": secretFile}, nil,
 			[]string{"both CLERK_SECRET_KEY and CLERK_SECRET_KEY_FILE are set"}},
@@ -163,7 +163,7 @@ func TestLoad_FileSecretIsTrimmed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Clerk.SecretKey != "sk_test_"+canary {
+	if c.Snapshot.SecretKey != "sk_test_"+canary {
 		t.Error("CLERK_SECRET_KEY_FILE: the value is not that of the file without its newline")
 	}
 }

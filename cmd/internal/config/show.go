@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 
 	"clerkconnect/cmd/internal/kinds"
+	"clerkconnect/sinks/runner"
 )
 
 // Show writes the effective configuration for people: each variable, its value
@@ -57,10 +58,10 @@ func Reference(w io.Writer) error {
 			referenceTable(text, s.title, fields)
 		}
 	}
+	const sink = "SINK_<NAME>_"
+	referenceTable(text, "Every sink", fieldsOf(reflect.ValueOf(&runner.Config{}).Elem(), sink))
 	for _, kind := range kinds.Table {
-		settings := kind.Settings()
-		fields := fieldsOf(reflect.ValueOf(settings).Elem(), "SINK_<NAME>_")
-		referenceTable(text, "Sinks of kind "+kind.Name, fields)
+		referenceTable(text, "Sinks of kind "+kind.Name, fieldsOf(reflect.ValueOf(kind.Settings()).Elem(), sink))
 	}
 	_, err := io.WriteString(w, strings.TrimRight(text.String(), "\n")+"\n")
 	return err

@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -44,47 +43,33 @@ func ParseRoles(names []string) ([]Role, error) {
 var instanceName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,100}$`)
 
 // validate reports what is missing or wrong for these roles. What only other
-// roles need may be missing, but must not be wrong.
+// roles need is not looked at: it may be missing.
 func (c *Config) validate(roles []Role) error {
-	errs := []error{c.Kafka.Validate(), c.Topics.Validate(), c.Policy.Validate(), c.Admin.Validate(), c.Log.Validate(), c.Clerk.validate()}
+	errs := []error{c.Kafka.Validate(), c.Topics.Validate(), c.Admin.Validate(), c.Log.Validate()}
 	problem := func(bad bool, format string, args ...any) {
 		if bad {
 			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
-	problem(!instanceName.MatchString(c.InstanceName), "INSTANCE_NAME is %q: give 1 to 100 letters, digits, dots, underscores or hyphens", c.InstanceName)
-	for _, sink := range c.Sinks {
-		for _, err := range flatten(sink.Settings.Validate()) {
-			errs = append(errs, fmt.Errorf("%s%w", sink.Prefix(), err))
 		}
 	}
 	has := func(role Role) bool { return slices.Contains(roles, role) }
-	problem(has(RoleReceiver) && len(c.Clerk.WebhookSigningSecret) == 0,
-		"CLERK_WEBHOOK_SIGNING_SECRET is not set: give the signing secret of the webhook endpoint (Clerk dashboard, Webhooks), whsec_...")
-	problem(has(RoleSnapshot) && c.Clerk.SecretKey == "",
-		"CLERK_SECRET_KEY is not set: give the secret key of the Backend API (Clerk dashboard, API keys), sk_live_... or sk_test_...")
-	problem(has(RoleSinks) && len(c.SinkNames) == 0,
-		"SINKS is not set: name the sinks, as SINKS=postgres, or leave the role out (--roles receiver,sequencer,snapshot)")
-	return errors.Join(errs...)
-}
-
-func (c Clerk) validate() error {
-	var errs []error
-	problem := func(bad bool, format string, args ...any) {
-		if bad {
-			errs = append(errs, fmt.Errorf(format, args...))
+	problem(!instanceName.MatchString(c.InstanceName), "INSTANCE_NAME is %q: give 1 to 100 letters, digits, dots, underscores or hyphens", c.InstanceName)
+	if has(RoleReceiver) || has(RoleSnapshot) {
+		errs = append(errs, c.Policy.Validate())
+		problem(c.Clerk.InstanceID != "" && !strings.HasPrefix(c.Clerk.InstanceID, "ins_"), "CLERK_INSTANCE_ID is %q: give ins_...", c.Clerk.InstanceID)
+	}
+	if has(RoleReceiver) {
+		errs = append(errs, c.Webhook.Validate())
+	}
+	if has(RoleSnapshot) {
+		errs = append(errs, c.Snapshot.Validate())
+	}
+	if has(RoleSinks) {
+		problem(len(c.SinkNames) == 0, "SINKS is empty: name the sinks, as SINKS=postgres, or leave the role out (--roles receiver,sequencer,snapshot)")
+		for _, sink := range c.Sinks {
+			for _, err := range flatten(errors.Join(sink.Settings.Validate(), sink.Runner.Validate())) {
+				errs = append(errs, fmt.Errorf("%s%w", sink.Prefix(), err))
+			}
 		}
 	}
-	for i, secret := range c.WebhookSigningSecret {
-		problem(!strings.HasPrefix(secret, "whsec_") || len(secret) < len("whsec_")+8,
-			"CLERK_WEBHOOK_SIGNING_SECRET: number %d is not a signing secret: give whsec_ and what follows it", i+1)
-	}
-	problem(c.SecretKey != "" && !strings.HasPrefix(c.SecretKey, "sk_"),
-		"CLERK_SECRET_KEY is not a secret key: give sk_live_... or sk_test_..., not a publishable key (pk_...)")
-	u, err := url.Parse(c.APIURL)
-	problem(err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https",
-		"CLERK_API_URL is %q: give a URL, as https://api.clerk.com/v1", c.APIURL)
-	problem(!(c.RateShare > 0 && c.RateShare <= 1), "CLERK_RATE_SHARE is %v: give a number over 0 and up to 1", c.RateShare)
-	problem(c.InstanceID != "" && !strings.HasPrefix(c.InstanceID, "ins_"), "CLERK_INSTANCE_ID is %q: give ins_...", c.InstanceID)
 	return errors.Join(errs...)
 }

@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -32,12 +31,8 @@ const (
 	// never is longer than any session: kfake compacts by itself every hour,
 	// and ignores open transactions while it does (ten years, in milliseconds).
 	never    = 10 * 365 * 24 * 60 * 60 * 1000
-	lockName = "lock"
 	infoName = "broker.json"
 )
-
-// ErrInUse means that another live process has the data folder.
-var ErrInUse = errors.New("another process uses this data folder")
 
 // Broker is a running broker. Make one with [Start].
 type Broker struct {
@@ -46,7 +41,6 @@ type Broker struct {
 
 	cluster *kfake.Cluster
 	commits sync.RWMutex
-	lock    *os.File
 }
 
 // info is what a data folder keeps of its broker.
@@ -55,27 +49,18 @@ type info struct {
 }
 
 // Start starts a broker whose data is in the folder dir, which it makes if it
-// is not there, and locks it against other processes. The port of the first
+// is not there. Nobody else may use the folder meanwhile. The port of the first
 // start is kept in the folder for the next ones, so that clients find it
 // again; if it is taken by then, Start says so.
-func Start(dir string, logger *slog.Logger) (_ *Broker, err error) {
+func Start(dir string, logger *slog.Logger) (*Broker, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
-	b := &Broker{}
-	if b.lock, err = lock(filepath.Join(dir, lockName)); err != nil {
-		return nil, fmt.Errorf("%s: %w", dir, err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, b.lock.Close())
-		}
-	}()
 	port, err := choosePort(filepath.Join(dir, infoName))
 	if err != nil {
 		return nil, err
 	}
-	b.cluster, err = kfake.NewCluster(
+	cluster, err := kfake.NewCluster(
 		kfake.Ports(port),
 		kfake.ClusterID("clerk-connect"),
 		kfake.DataDir(filepath.Join(dir, "data")),
@@ -86,24 +71,7 @@ func Start(dir string, logger *slog.Logger) (_ *Broker, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("embedded broker: %w", err)
 	}
-	b.Address = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	return b, nil
-}
-
-// lock takes the lock that the kernel releases when the process ends, however
-// it ends.
-func lock(path string) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = ErrInUse
-		}
-		return nil, errors.Join(err, file.Close())
-	}
-	return file, nil
+	return &Broker{Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), cluster: cluster}, nil
 }
 
 // choosePort returns the port that the folder's broker had before, or for a
@@ -170,13 +138,13 @@ func (b *Broker) Compact() {
 	b.cluster.Compact()
 }
 
-// Close writes what is not yet on disk, stops the broker and frees its folder.
-func (b *Broker) Close() error {
+// Close writes what is not yet on disk, and stops the broker.
+func (b *Broker) Close() {
 	b.cluster.Close()
-	return b.lock.Close()
 }
 
-// brokerLogger passes on what kfake says at warn and above.
+// brokerLogger passes on what kfake calls an error. Its warnings are about its
+// own speed: they are told at debug.
 type brokerLogger struct{ logger *slog.Logger }
 
 func (l brokerLogger) Logf(level kfake.LogLevel, format string, args ...any) {
@@ -184,6 +152,6 @@ func (l brokerLogger) Logf(level kfake.LogLevel, format string, args ...any) {
 	case kfake.LogLevelError:
 		l.logger.Error(fmt.Sprintf(format, args...), "component", "embedded_broker")
 	case kfake.LogLevelWarn:
-		l.logger.Warn(fmt.Sprintf(format, args...), "component", "embedded_broker")
+		l.logger.Debug(fmt.Sprintf(format, args...), "component", "embedded_broker")
 	}
 }

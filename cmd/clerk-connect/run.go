@@ -1,0 +1,62 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"clerkconnect/cmd/internal/config"
+	"clerkconnect/cmd/internal/process"
+	"clerkconnect/cmd/internal/telemetry"
+)
+
+func newRun() *cobra.Command {
+	var roles []string
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the pipeline, or some roles of it, against a real Kafka",
+		Long: `run is the production form. Its settings come from the environment (see
+clerk-connect config reference); what is missing is an error, all of it at once.
+
+The roles, of which every process runs those that --roles names:
+
+  receiver   takes webhooks and writes them to <prefix>.user-events
+  sequencer  makes <prefix>.users, the latest state of each user, out of them
+  snapshot   reads the Backend API: once by itself, then when asked or needed
+  sinks      keeps the destinations of SINKS equal to <prefix>.users
+
+Any number of processes may run each role. SIGTERM or Ctrl-C ends the process in
+order: what was taken in is passed on. A second signal ends it at once; nothing
+that was acknowledged is lost then either.`,
+		Example: `  # Everything in one process
+  export KAFKA_BROKERS=kafka:9092 CLERK_SECRET_KEY_FILE=/run/secrets/clerk-key
+  export CLERK_WEBHOOK_SIGNING_SECRET_FILE=/run/secrets/clerk-webhook WEBHOOK_ADDR=:8080
+  export SINKS=postgres SINK_POSTGRES_URL_FILE=/run/secrets/postgres-url
+  clerk-connect run
+
+  # The process that faces the internet holds no key and no database password
+  clerk-connect run --roles receiver
+  clerk-connect run --roles sequencer,snapshot,sinks`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			chosen, err := config.ParseRoles(roles)
+			if err != nil {
+				return &usageError{err}
+			}
+			c, err := config.Load(config.Environment(), chosen)
+			if err != nil {
+				return err
+			}
+			logger := c.Log.Logger(cmd.ErrOrStderr())
+			logger.Info("starting", "version", version(), "roles", chosen, "instance", c.InstanceName, "admin", c.Admin.Addr)
+			p, err := process.New(cmd.Context(), process.Settings{
+				Config: c, Roles: chosen, Logger: logger, Registry: telemetry.Registry(version()), Version: version(),
+			})
+			if err != nil {
+				return err
+			}
+			defer logger.Info("stopped")
+			return p.Run(cmd.Context())
+		},
+	}
+	rolesFlag(cmd, &roles)
+	return cmd
+}

@@ -1,0 +1,294 @@
+// Package dev runs the whole pipeline on one machine with one command: an
+// embedded broker and a simulated Clerk, or the real ones if asked for.
+//
+// Without Options.Real it touches neither the real Clerk nor any outside
+// Kafka, whatever the environment says, and simulated users never reach an
+// outside broker: settings are made here, from nothing but the options.
+package dev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"clerkconnect/cmd/internal/config"
+	"clerkconnect/cmd/internal/embedded"
+	"clerkconnect/cmd/internal/process"
+	"clerkconnect/cmd/internal/telemetry"
+	"clerkconnect/connector/clerksim"
+	"clerkconnect/sinks"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Options are the flags of the command.
+type Options struct {
+	DataDir string        // kept between runs
+	Users   int           // of a new simulated Clerk
+	Rate    float64       // events per second of the simulated Clerk
+	Seed    uint64        // of a new simulated Clerk
+	For     time.Duration // how long to run; 0: until the context is done
+	Real    bool          // use what Environment names
+	JSON    bool          // the summary as JSON on Stdout, everything else on Stderr
+
+	Environment    map[string]string
+	Version        string
+	Stdout, Stderr io.Writer
+	// Terminal says that Stdout shows a bar.
+	Terminal bool
+}
+
+// ErrNotConverged means that the table, the topic and Clerk were not equal at
+// the end.
+var ErrNotConverged = errors.New("not converged: the table, the topic and Clerk are not equal")
+
+// Bounds of the end. Draining takes what is pending; a person who does not
+// want to wait has a second Ctrl-C.
+const (
+	drainTimeout    = 60 * time.Second
+	convergeTimeout = 60 * time.Second
+	// snapshotTimeout bounds the wait for the first snapshot when Options.For
+	// is shorter than that takes.
+	snapshotTimeout = 10 * time.Minute
+)
+
+// table is the sink's, by its default name.
+const table = "clerk_users"
+
+// session is one run.
+type session struct {
+	options Options
+	say     *voice
+	sources sources
+	cfg     *config.Config
+	logger  *slog.Logger
+	started time.Time
+
+	folder   *folder
+	broker   *embedded.Broker   // nil with a real Kafka
+	sim      *clerksim.Instance // nil with a real Clerk
+	api      *http.Server       // of sim
+	process  *process.Process
+	registry *prometheus.Registry
+	latency  latency
+	bar      *bar
+}
+
+// Run runs until ctx is done or Options.For has passed, drains, and prints a
+// summary. A configuration that cannot be used is a [config.Problems].
+func Run(ctx context.Context, options Options) error {
+	s := &session{options: options, say: newVoice(options), started: time.Now()}
+	var err error
+	if s.sources, err = choose(options); err != nil {
+		return err
+	}
+	defer s.close()
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+// prepare makes everything, starting only what answers others.
+func (s *session) prepare(ctx context.Context) (err error) {
+	if s.folder, err = openFolder(s.options.DataDir, s.sources.clerk); err != nil {
+		return err
+	}
+	environ := s.environment()
+	logger := telemetry.Config{Level: environ["LOG_LEVEL"], Format: environ["LOG_FORMAT"]}
+	if err := logger.Validate(); err != nil {
+		return config.Problems{err}
+	}
+	s.logger = logger.Logger(s.options.Stderr)
+	if s.sources.kafka == simulated {
+		if s.broker, err = embedded.Start(filepath.Join(s.options.DataDir, "broker"), s.logger); err != nil {
+			return err
+		}
+		environ["KAFKA_BROKERS"] = s.broker.Address
+	}
+	if s.sources.clerk == simulated {
+		if err := s.simulate(ctx, environ); err != nil {
+			return err
+		}
+	}
+	if s.cfg, err = config.Load(environ, config.Roles()); err != nil {
+		return err
+	}
+	s.say.introduce(s)
+	s.registry = telemetry.Registry(s.options.Version)
+	s.bar = newBar(s.say)
+	settings := process.Settings{
+		Config: s.cfg, Roles: config.Roles(), Logger: s.logger, Registry: s.registry, Version: s.options.Version,
+		Progress: s.bar.progress,
+		Observe:  func(_ string, sink sinks.Sink) sinks.Sink { return s.latency.observe(sink) },
+	}
+	if s.broker != nil {
+		settings.CommitLock = s.broker.CommitLock()
+	}
+	if s.process, err = process.New(ctx, settings); err != nil {
+		return err
+	}
+	if err := s.process.Receiver.Listen(ctx); err != nil {
+		return err
+	}
+	if s.sim != nil {
+		s.sim.SetWebhookURL("http://" + s.process.Receiver.Addr() + s.cfg.Webhook.Path)
+	}
+	return nil
+}
+
+// environment returns the settings: in the real mode those of the process with
+// defaults for a laptop, else these defaults and how to log.
+func (s *session) environment() map[string]string {
+	environ := map[string]string{
+		"INSTANCE_NAME":    "dev",
+		"WEBHOOK_ADDR":     "127.0.0.1:0",
+		"ADMIN_ADDR":       freeAddress("127.0.0.1:9464"),
+		"SINKS":            "sqlite",
+		"SINK_SQLITE_PATH": filepath.Join(s.options.DataDir, "users.db"),
+		"LOG_LEVEL":        "warn",
+		"LOG_FORMAT":       "text",
+	}
+	given := map[string]string{}
+	for name, value := range s.options.Environment {
+		if value != "" && (s.options.Real || name == "LOG_LEVEL" || name == "LOG_FORMAT") {
+			given[name] = value
+		}
+	}
+	if s.options.Real {
+		environ["WEBHOOK_ADDR"] = "127.0.0.1:8787" // a tunnel has to know it
+		if sinks := given["SINKS"]; sinks != "" {
+			delete(environ, "SINK_SQLITE_PATH")
+		}
+	}
+	maps.Copy(environ, given)
+	return environ
+}
+
+// freeAddress returns address, or one with another port if it is taken.
+func freeAddress(address string) string {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return "127.0.0.1:0"
+	}
+	_ = listener.Close() // it was free
+	return address
+}
+
+// simulate makes the simulated Clerk and serves its Backend API.
+func (s *session) simulate(ctx context.Context, environ map[string]string) (err error) {
+	s.sim, err = clerksim.New(clerksim.Config{
+		Users: s.options.Users, Rate: s.options.Rate, Seed: s.options.Seed,
+		StateFile: filepath.Join(s.options.DataDir, "clerk.jsonl"),
+		Disorder:  clerksim.DefaultDisorder(),
+		Logger:    s.logger,
+	})
+	if err != nil {
+		return err
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("simulated Clerk: %w", err)
+	}
+	s.api = &http.Server{Handler: s.sim.Handler(), ReadHeaderTimeout: 5 * time.Second}
+	go func() { _ = s.api.Serve(listener) }() // ends with close
+	environ["CLERK_API_URL"] = "http://" + listener.Addr().String() + "/v1"
+	environ["CLERK_SECRET_KEY"] = s.sim.SecretKey()
+	environ["CLERK_WEBHOOK_SIGNING_SECRET"] = s.sim.SigningSecret()
+	environ["CLERK_INSTANCE_ID"] = s.sim.InstanceID()
+	environ["CLERK_RATE_SHARE"] = "1" // nobody else uses it
+	return nil
+}
+
+// run starts everything, waits for the end, drains and reports.
+func (s *session) run(ctx context.Context) error {
+	running, stop := context.WithCancel(context.WithoutCancel(ctx)) // outlives ctx: draining needs all of it
+	defer stop()
+	var beside sync.WaitGroup
+	ended := make(chan error, 1)
+	go func() { ended <- s.process.Run(running) }()
+	if s.broker != nil {
+		beside.Go(func() { s.broker.Run(running) })
+	}
+	living, silence := context.WithCancel(running)
+	defer silence()
+	dead := make(chan error, 1)
+	if s.sim != nil {
+		beside.Go(func() { dead <- s.sim.Run(living) })
+	}
+	interrupted, failed := s.watch(ctx, ended, dead)
+	silence()
+	summary, err := Summary{}, failed
+	if failed == nil {
+		s.bar.close()
+		summary, err = s.finish(running, interrupted)
+	}
+	stop()
+	if failed == nil { // else the process has ended already, or the simulator has
+		err = errors.Join(err, <-ended)
+	}
+	beside.Wait()
+	if err != nil {
+		return err
+	}
+	if err := s.say.summarize(summary); err != nil {
+		return err
+	}
+	if !summary.Converged && !summary.SnapshotUnfinished {
+		return ErrNotConverged
+	}
+	return nil
+}
+
+// watch prints what happens until it is time to end. interrupted is true if a
+// person ended it.
+func (s *session) watch(ctx context.Context, ended, dead <-chan error) (interrupted bool, failed error) {
+	complete := s.bar.complete
+	ticker := time.NewTicker(reportEvery)
+	defer ticker.Stop()
+	var over <-chan time.Time
+	if s.options.For > 0 {
+		over = time.After(s.options.For)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return true, nil
+		case <-over:
+			return false, nil
+		case err := <-ended:
+			return false, fmt.Errorf("the pipeline ended: %w", err)
+		case err := <-dead:
+			return false, fmt.Errorf("the simulated Clerk ended: %w", err)
+		case <-complete:
+			complete = nil // once
+			s.say.lookAround(s)
+		case <-ticker.C:
+			s.say.tick(s)
+		}
+	}
+}
+
+// close frees everything; what failed in it cannot be mended any more.
+func (s *session) close() {
+	if s.process != nil {
+		s.process.Close()
+	}
+	if s.api != nil {
+		_ = s.api.Close()
+	}
+	if s.broker != nil {
+		s.broker.Close()
+	}
+	if s.folder != nil {
+		s.folder.close()
+	}
+}

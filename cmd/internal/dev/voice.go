@@ -1,0 +1,168 @@
+package dev
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+)
+
+// reportEvery is the interval of the lines that say what happens.
+const reportEvery = 10 * time.Second
+
+// voice speaks to the person at the terminal.
+type voice struct {
+	out     io.Writer // people
+	summary io.Writer // the summary as JSON; nil: for people too
+	bar     bool      // out is a terminal
+	last    counts    // at the last line
+}
+
+func newVoice(o Options) *voice {
+	if o.JSON {
+		return &voice{out: o.Stderr, summary: o.Stdout}
+	}
+	return &voice{out: o.Stdout, bar: o.Terminal}
+}
+
+// line writes one line. That nobody reads it is no reason to stop.
+func (v *voice) line(format string, args ...any) { _, _ = fmt.Fprintf(v.out, format+"\n", args...) }
+
+func number(n int) string { return humanize.Comma(int64(n)) }
+
+// introduce says what is used, first of all.
+func (v *voice) introduce(s *session) {
+	clerk := "the real Clerk"
+	if s.sim != nil {
+		stats := s.sim.Stats()
+		clerk = fmt.Sprintf("a simulated Clerk (%s users, %g events/s)", number(stats.Users), s.options.Rate)
+	}
+	kafka := "the Kafka at " + strings.Join(s.cfg.Kafka.Brokers, ", ")
+	if s.broker != nil {
+		kafka = "an embedded broker at " + s.broker.Address
+	}
+	v.line("clerk-connect dev uses %s and %s; data in %s", clerk, kafka, s.options.DataDir)
+	if s.sim != nil && s.sim.Stats().Users != s.options.Users {
+		v.line("(the users of the last run; --users and --seed are for a new data folder)")
+	}
+	v.line("")
+}
+
+// lookAround says where to look, once there is something to see.
+func (v *voice) lookAround(s *session) {
+	broker := s.cfg.Kafka.Brokers[0]
+	users := s.process.Topics.Users()
+	v.line("")
+	v.line("Look around (a second terminal):")
+	v.line("  topic     kcat -C -b %s -t %s -o beginning -e -f '%%k  %%h\\n'", broker, users)
+	v.line("            kafka-console-consumer.sh --bootstrap-server %s --topic %s --from-beginning \\", broker, users)
+	v.line("              --isolation-level read_committed --property print.key=true --property print.headers=true --property print.value=false")
+	if path := s.database(); path != "" {
+		v.line("  table     sqlite3 %s 'SELECT id, email, updated_at FROM %s ORDER BY updated_at DESC LIMIT 5'", path, table)
+	}
+	v.line("  metrics   http://%s/metrics", s.process.AdminAddr())
+	v.line("  health    http://%s/readyz", s.process.AdminAddr())
+	webhooks := "http://" + s.process.Receiver.Addr() + s.cfg.Webhook.Path
+	v.line("  webhooks  %s", webhooks)
+	if s.sim == nil {
+		v.line("            Clerk has to reach it: open a tunnel to it and enter the tunnel's address in Clerk's Dashboard, Webhooks")
+	}
+	v.line("")
+	end := "Ctrl-C ends it in order"
+	if s.options.For > 0 {
+		end = fmt.Sprintf("It ends after %v", s.options.For)
+	}
+	v.line("%s; the same command goes on from there. %s removes everything.", end, "rm -r "+s.options.DataDir)
+	v.line("")
+}
+
+// tick says what happened since the last line.
+func (v *voice) tick(s *session) {
+	now := s.counts()
+	events := map[string]int{}
+	total := 0
+	for outcome, n := range now.events {
+		events[outcome] = n - v.last.events[outcome]
+		total += events[outcome]
+	}
+	v.last = now
+	lag := now.sequencerLag + now.sinkLag
+	latency := ""
+	if p50, p99, n := s.latency.quantiles(); n > 0 {
+		latency = fmt.Sprintf(" | webhook to row %v, 99%% within %v", p50, p99)
+	}
+	v.line("%s  %s users | +%d events%s | lag %d%s", time.Now().Format(time.TimeOnly), number(now.knownUsers), total, list(events), lag, latency)
+}
+
+// list renders what is not zero, the most first.
+func list(events map[string]int) string {
+	names := slices.Collect(maps.Keys(events))
+	names = slices.DeleteFunc(names, func(name string) bool { return events[name] == 0 })
+	slices.SortFunc(names, func(a, b string) int {
+		if events[a] != events[b] {
+			return events[b] - events[a]
+		}
+		return strings.Compare(a, b)
+	})
+	for i, name := range names {
+		names[i] = fmt.Sprintf("%s %s", number(events[name]), name)
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(names, ", ")
+}
+
+func (v *voice) draining() {
+	v.line("")
+	v.line("Stopping: what is pending is delivered and written first (Ctrl-C again ends at once).")
+}
+
+// summarize prints the summary, for people or as JSON.
+func (v *voice) summarize(s Summary) error {
+	if v.summary != nil {
+		encoder := json.NewEncoder(v.summary)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(s)
+	}
+	v.line("")
+	if s.UsersInClerk != nil {
+		v.line("  users in Clerk      %8s", number(*s.UsersInClerk))
+	}
+	v.line("  users in the topic  %8s", number(s.UsersInTopic))
+	v.line("  rows in the table   %8s", number(s.RowsInTable))
+	if s.DeletedUsers != nil {
+		v.line("  deleted users       %8s", number(*s.DeletedUsers))
+	}
+	total := 0
+	for _, n := range s.Events {
+		total += n
+	}
+	v.line("  events sequenced    %8s%s", number(total), list(s.Events))
+	v.line("  deliveries          %8s, of which %s repeated", number(s.Deliveries), number(s.Repeated))
+	if s.LatencyP50 > 0 {
+		v.line("  webhook to row      %5.0f ms, 99%% within %.0f ms", s.LatencyP50, s.LatencyP99)
+	}
+	v.line("  time                %6.0f s", s.Duration)
+	v.line("")
+	switch {
+	case s.Converged && s.UsersInClerk != nil:
+		v.line("Converged: Clerk, the topic and the table hold the same users with the same content.")
+	case s.Converged:
+		v.line("Converged: the topic and the table hold the same users with the same content.")
+	case s.SnapshotUnfinished:
+		v.line("The snapshot is not finished; the same command goes on with it.")
+	}
+	for i, difference := range s.differences {
+		if s.SnapshotUnfinished || i == 10 {
+			break
+		}
+		v.line("  %s", difference)
+	}
+	return nil
+}
