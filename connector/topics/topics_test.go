@@ -3,8 +3,10 @@ package topics
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -38,11 +40,41 @@ func newFixture(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
+	f := newFixtureOn(t, cluster.ListenAddrs(), "test")
+	f.cluster = cluster
+	return f
+}
+
+// newKafkaFixture is on the Kafka that TEST_KAFKA_BROKERS names, with topics of
+// its own, which are deleted at the end.
+func newKafkaFixture(t *testing.T) *fixture {
+	t.Helper()
+	brokers := os.Getenv("TEST_KAFKA_BROKERS")
+	if brokers == "" {
+		skip := t.Skip
+		if os.Getenv("CI") == "true" {
+			skip = t.Fatal
+		}
+		skip("TEST_KAFKA_BROKERS is not set: not tried on Kafka")
+	}
+	f := newFixtureOn(t, strings.Split(brokers, ","), "test-topics-"+strings.ToLower(rand.Text()))
+	f.cfg.ReplicationFactor = 1
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		for _, topic := range Settings(f.cfg, []string{"crm", "postgres", "mongodb"}) {
+			_, _ = f.admin.DeleteTopic(ctx, topic.Name)
+		}
+	})
+	return f
+}
+
+func newFixtureOn(t *testing.T, brokers []string, prefix string) *fixture {
+	t.Helper()
 	f := &fixture{
-		cluster: cluster,
-		opts:    []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)},
-		cfg:     Config{Prefix: "test", Partitions: 3, ReplicationFactor: -1, Create: true},
-		out:     &bytes.Buffer{},
+		opts: []kgo.Opt{kgo.SeedBrokers(brokers...)},
+		cfg:  Config{Prefix: prefix, Partitions: 3, ReplicationFactor: -1, Create: true},
+		out:  &bytes.Buffer{},
 	}
 	f.log = slog.New(slog.NewTextHandler(f.out, nil))
 	client, err := kgo.NewClient(f.opts...)
@@ -87,9 +119,16 @@ func (f *fixture) recreate(t *testing.T, topic string, partitions int32, setting
 	}
 }
 
-func TestEnsure_CreatesTheTableAndPinsIt(t *testing.T) {
+// onBoth runs a test on the embedded broker and on Kafka.
+func onBoth(t *testing.T, test func(*testing.T, *fixture)) {
 	t.Parallel()
-	f := newFixture(t)
+	t.Run("embedded", func(t *testing.T) { t.Parallel(); test(t, newFixture(t)) })
+	t.Run("kafka", func(t *testing.T) { t.Parallel(); test(t, newKafkaFixture(t)) })
+}
+
+func TestEnsure_CreatesTheTableAndPinsIt(t *testing.T) { onBoth(t, createsAndPins) }
+
+func createsAndPins(t *testing.T, f *fixture) {
 	pins, err := f.ensure(t, "crm", "postgres")
 	if err != nil {
 		t.Fatal(err)
@@ -221,9 +260,9 @@ func TestEnsure_WithoutCreateNamesWhatIsMissing(t *testing.T) {
 	f.wantError(t, "test.connect-state is missing", "TOPIC_CREATE")
 }
 
-func TestEnsure_ConcurrentFirstStartsAgree(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
+func TestEnsure_ConcurrentFirstStartsAgree(t *testing.T) { onBoth(t, concurrentStartsAgree) }
+
+func concurrentStartsAgree(t *testing.T, f *fixture) {
 	const processes = 4
 	var wg sync.WaitGroup
 	pins, errs := make([]connector.Pins, processes), make([]error, processes)
@@ -255,9 +294,9 @@ func TestEnsure_ConcurrentFirstStartsAgree(t *testing.T) {
 
 // TestPinInstance_FirstOneWins takes the lock away between a process's read and
 // its write: it must not overwrite what was pinned meanwhile.
-func TestPinInstance_FirstOneWins(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
+func TestPinInstance_FirstOneWins(t *testing.T) { onBoth(t, firstOneWins) }
+
+func firstOneWins(t *testing.T, f *fixture) {
 	if _, err := f.ensure(t); err != nil {
 		t.Fatal(err)
 	}
