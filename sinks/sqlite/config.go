@@ -23,7 +23,7 @@ func (c Config) Validate() error {
 	if c.Path == "" {
 		problems = append(problems, errors.New("PATH is empty: name the database file, as /var/lib/clerk-connect/users.db"))
 	}
-	if err := usertable.CheckName(c.Table); err != nil {
+	if err := usertable.CheckTable(c.Table); err != nil {
 		problems = append(problems, fmt.Errorf("TABLE is %q: %w; name a table, as %s", c.Table, err, usertable.DefaultTable))
 	}
 	if c.BusyTimeout < 0 {

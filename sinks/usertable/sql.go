@@ -36,14 +36,22 @@ ON CONFLICT (id) DO UPDATE SET
 WHERE (excluded.epoch, excluded.version) > (held.epoch, held.version)
   OR excluded.deleted AND (held.deleted OR (excluded.epoch, excluded.version) = (held.epoch, held.version))`
 
-// CheckName returns an error if name cannot be a schema's, or the name of a
-// users table and, with what is put before it, of its side table.
+// CheckTable returns an error if name cannot be the name of a users table and,
+// with what is put before it, of its side table.
+func CheckTable(name string) error {
+	if len(VersionsTable(name)) > maxNameBytes {
+		return errors.New("it is longer than 40 bytes")
+	}
+	return CheckName(name)
+}
+
+// CheckName returns an error if name cannot be a name in a database.
 func CheckName(name string) error {
 	switch {
 	case name == "":
 		return errors.New("it is empty")
-	case len(VersionsTable(name)) > maxNameBytes:
-		return errors.New("it is longer than 40 bytes")
+	case len(name) > maxNameBytes:
+		return errors.New("it is longer than 63 bytes")
 	case strings.ContainsRune(name, 0):
 		return errors.New("it holds U+0000")
 	}

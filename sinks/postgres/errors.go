@@ -1,0 +1,78 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"clerkconnect/sinks"
+)
+
+// classify marks err by its SQLSTATE; records is how many records were being
+// written, 0 if none. The error that it returns quotes the SQLSTATE and never
+// the server's message or detail, which hold values.
+func classify(operation string, records int, err error) error {
+	var marked *sinks.Error
+	if errors.As(err, &marked) {
+		return err
+	}
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) {
+		return byState(refused.Code, records, fmt.Errorf("%s: SQLSTATE %s", operation, refused.Code))
+	}
+	var network net.Error
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
+		return sinks.RetryAfter(sinks.ReasonTimeout, 0, fmt.Errorf("%s: no answer in time", operation))
+	case errors.Is(err, context.Canceled):
+		return sinks.RetryAfter(sinks.ReasonUnavailable, 0, fmt.Errorf("%s: %w", operation, context.Canceled))
+	}
+	var dial *net.OpError
+	if errors.As(err, &dial) {
+		return sinks.RetryAfter(sinks.ReasonUnavailable, 0, fmt.Errorf("%s: %w", operation, dial))
+	}
+	// The driver's own errors: most are a connection that broke. Their texts
+	// may quote arguments or the connection string.
+	return sinks.RetryAfter(sinks.ReasonUnavailable, 0, fmt.Errorf("%s: %T", operation, err))
+}
+
+// byState knows the codes of
+// https://www.postgresql.org/docs/current/errcodes-appendix.html.
+func byState(state string, records int, cause error) error {
+	switch state {
+	case "40001", "40P01", "55P03": // serialization failure, deadlock, lock timeout
+		return sinks.RetryAfter(sinks.ReasonConflict, 0, cause)
+	case "23503", "23505":
+		// Rows of the application that refer to this one, or a unique key of
+		// its own that another user holds, perhaps for a moment only: worth
+		// another try, once the runner has found out which record it is.
+		if records > 1 {
+			return sinks.Permanent(sinks.ReasonConflict, cause)
+		}
+		return sinks.RetryAfter(sinks.ReasonConflict, 0, cause)
+	case "57014": // statement_timeout, or a person
+		return sinks.RetryAfter(sinks.ReasonTimeout, 0, cause)
+	case "42501":
+		return sinks.Fatal(sinks.ReasonUnauthorized, cause)
+	case "22001": // too long for the application's column
+		return sinks.Permanent(sinks.ReasonTooLarge, cause)
+	case "44000", "P0001": // a view's check, or a trigger of the application's
+		return sinks.Permanent(sinks.ReasonInvalidRecord, cause)
+	}
+	switch state[:min(2, len(state))] {
+	case "28": // invalid authorization
+		return sinks.Fatal(sinks.ReasonUnauthorized, cause)
+	case "42", "3D", "3F": // no such table or column, wrong type; no such database; no such schema
+		return sinks.Fatal(sinks.ReasonMisconfigured, cause)
+	case "22", "23": // data, constraint
+		return sinks.Permanent(sinks.ReasonInvalidRecord, cause)
+	case "54": // program limit
+		return sinks.Permanent(sinks.ReasonTooLarge, cause)
+	case "08", "53", "57", "58", "25": // connection; resources; operator; system; read only, as a standby is
+		return sinks.RetryAfter(sinks.ReasonUnavailable, 0, cause)
+	}
+	return cause
+}

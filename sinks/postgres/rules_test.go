@@ -1,0 +1,295 @@
+package postgres_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"clerkconnect/sinks"
+	"clerkconnect/sinks/postgres"
+	"clerkconnect/sinks/usertable"
+)
+
+// ownTable is a users table as an application would create it.
+func ownTable(more string) string {
+	types := map[usertable.Kind]string{
+		usertable.Text: "varchar(200)", usertable.JSON: "json", usertable.Bool: "bool", usertable.Integer: "int", usertable.Time: "timestamp with time zone",
+	}
+	ddl := "CREATE TABLE %.clerk_users (plan text NOT NULL DEFAULT 'free', id varchar(64) PRIMARY KEY"
+	for _, c := range usertable.Columns() {
+		ddl += ", " + c.Name + " " + types[c.Kind]
+	}
+	return ddl + more + ")"
+}
+
+func TestOpen(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, ddl string
+		leave     bool   // do not create
+		want      string // in the error, "": none
+	}{
+		{name: "creates the tables"},
+		{name: "nothing there", leave: true, want: "there is no table"},
+		{name: "a table of the application's", ddl: ownTable("")},
+		{name: "no side table", ddl: ownTable(""), leave: true, want: "SQLSTATE 42P01"},
+		{name: "columns missing", ddl: strings.Replace(ownTable(""), ", email varchar(200), primary_email_address_id varchar(200)", "", 1), want: "lacks columns: email, primary_email_address_id"},
+		{name: "a wrong type", ddl: strings.Replace(ownTable(""), "banned bool", "banned date", 1), want: "SQLSTATE 42804"},
+		{name: "id is not unique", ddl: strings.Replace(ownTable(""), "PRIMARY KEY", "", 1), want: "SQLSTATE 42P10"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t)
+			if test.ddl != "" {
+				s.exec(t, test.ddl)
+			}
+			cfg := s.config()
+			cfg.CreateTable = !test.leave
+			sink := newSink(t, cfg)
+			defer sink.Close()
+			err := sink.Open(t.Context())
+			if test.want == "" {
+				if err != nil {
+					t.Fatalf("Open: %v", err)
+				}
+				mustApply(t, sink, change("user_1", 1), erase("user_2", 1))
+				return
+			}
+			expectClass(t, "Open", err, sinks.ClassFatal, sinks.ReasonMisconfigured)
+			if !strings.Contains(err.Error(), test.want) {
+				t.Errorf("Open: got %v, want a word about %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestOpen_Refused(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	expect := func(what, dsn string, class sinks.Class, reason sinks.Reason) {
+		t.Helper()
+		cfg := s.config()
+		cfg.DSN = dsn
+		sink := newSink(t, cfg)
+		defer sink.Close()
+		err := sink.Open(t.Context())
+		expectClass(t, what, err, class, reason)
+		if err != nil && strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: the error quotes the password", what)
+		}
+	}
+	role := s.schema + "_role"
+	s.exec(t, "CREATE ROLE "+role+" LOGIN PASSWORD 's3cret'")
+	t.Cleanup(func() { s.exec(t, "DROP OWNED BY "+role+"; DROP ROLE "+role) })
+	as := func(password string) string {
+		return "postgres://" + role + ":" + password + "@" + s.address + "/postgres?sslmode=disable"
+	}
+	expect("wrong password", as("s3cretwrong"), sinks.ClassFatal, sinks.ReasonUnauthorized)
+	expect("no such database", strings.Replace(as("s3cret"), "/postgres?", "/none_"+s.schema+"?", 1), sinks.ClassFatal, sinks.ReasonMisconfigured)
+	expect("nobody listens", "postgres://x:s3cret@127.0.0.1:1/postgres?sslmode=disable", sinks.ClassRetry, sinks.ReasonUnavailable)
+	expect("no right to the schema", as("s3cret"), sinks.ClassFatal, sinks.ReasonUnauthorized)
+
+	s.exec(t, ownTable(""))
+	s.exec(t, "CREATE TABLE %.clerk_connect_versions (id text PRIMARY KEY, epoch integer NOT NULL, version bigint NOT NULL, deleted boolean NOT NULL)")
+	s.exec(t, "GRANT USAGE ON SCHEMA % TO "+role)
+	s.exec(t, "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA % TO "+role)
+	expect("no right to delete", as("s3cret"), sinks.ClassFatal, sinks.ReasonUnauthorized)
+	s.exec(t, "GRANT DELETE ON %.clerk_users TO "+role)
+	cfg := s.config() // which would create, but neither may nor must
+	cfg.DSN = as("s3cret")
+	mustApply(t, open(t, cfg), change("user_1", 1), erase("user_2", 1))
+}
+
+// TestOwnColumns shows that what the application keeps beside our columns is
+// never touched.
+func TestOwnColumns(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.exec(t, ownTable(", CHECK (plan <> '')"))
+	sink := open(t, s.config())
+	mustApply(t, sink, change("user_1", 1))
+	s.exec(t, "UPDATE %.clerk_users SET plan = 'gold'")
+	mustApply(t, sink, change("user_1", 2), change("user_2", 1))
+	if got := s.text(t, "SELECT string_agg(plan, ',' ORDER BY id) FROM %.clerk_users"); got != "gold,free" {
+		t.Errorf("the application's column: got %s, want gold,free", got)
+	}
+}
+
+// TestTwoTables shows that sinks of two tables in one schema do not share what
+// they remember.
+func TestTwoTables(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	mustApply(t, open(t, s.config()), change("user_1", 1))
+	cfg := s.config()
+	cfg.Table = `other "users"`
+	mustApply(t, open(t, cfg), change("user_1", 1))
+	if got := s.text(t, `SELECT count(*)::text FROM %."other ""users""" JOIN %.clerk_users USING (id)`); got != "1" {
+		t.Errorf("rows in both tables: got %s, want 1", got)
+	}
+}
+
+// TestReplayWritesNothing shows that only ids that moved touch the users table.
+func TestReplayWritesNothing(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	sink := open(t, s.config())
+	mustApply(t, sink, change("user_1", 2))
+	before := s.text(t, "SELECT xmin::text FROM %.clerk_users")
+	mustApply(t, sink, change("user_1", 2), change("user_2", 1))
+	mustApply(t, sink, change("user_1", 1))
+	if after := s.text(t, "SELECT xmin::text FROM %.clerk_users WHERE id = 'user_1'"); after != before {
+		t.Errorf("the row was written again")
+	}
+}
+
+// TestErase_WaitsForRival is the race that a single statement would lose: the
+// erasure waits for a rival who is just inserting the user, and must then see
+// the row that was not there when it began.
+func TestErase_WaitsForRival(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	sink := open(t, s.config())
+	rival, err := s.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rival.Exec(t.Context(), s.in("INSERT INTO %.clerk_connect_versions VALUES ('user_1', 1, 1, false)")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rival.Exec(t.Context(), s.in("INSERT INTO %.clerk_users (id) VALUES ('user_1')")); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- sink.Apply(t.Context(), []sinks.Record{erase("user_1", 2)}) }()
+	waiting := false
+	for deadline := time.Now().Add(10 * time.Second); !waiting && time.Now().Before(deadline); {
+		if err := rival.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND strpos(query, $1) > 0)`, s.schema).Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !waiting {
+		t.Fatal("the erasure does not wait for the rival's lock")
+	}
+	if err := rival.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatalf("Apply: %v", err)
+	}
+	if got := s.text(t, "SELECT count(*)::text FROM %.clerk_users"); got != "0" {
+		t.Errorf("rows after the erasure: got %s, want 0", got)
+	}
+}
+
+// TestTransactionSettings shows which settings of the server are overruled.
+func TestTransactionSettings(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	cfg := s.config()
+	cfg.StatementTimeout = 7 * time.Second
+	cfg.DSN = s.through(s.address, "options=-c%20synchronous_commit%3Doff%20-c%20default_transaction_isolation%3Dserializable")
+	sink := open(t, cfg)
+	s.exec(t, `ALTER TABLE %.clerk_users ADD COLUMN settings text DEFAULT
+		current_setting('synchronous_commit') || ', ' || current_setting('transaction_isolation') || ', ' || current_setting('statement_timeout')`)
+	mustApply(t, sink, change("user_1", 1))
+	if got, want := s.text(t, "SELECT settings FROM %.clerk_users"), "on, read committed, 7s"; got != want {
+		t.Errorf("settings of the transaction: got %s, want %s", got, want)
+	}
+}
+
+// TestApply_Refused shows how the server's refusals are classified, and that
+// none of them quotes the user or costs the connection.
+func TestApply_Refused(t *testing.T) {
+	t.Parallel()
+	const canary = "canary-4b1f7e"
+	user := change("user_1", 1)
+	user.Change.User.FirstName = new(canary)
+	other := change("user_2", 1)
+	for _, test := range []struct {
+		name, ddl string
+		batch     []sinks.Record
+		class     sinks.Class
+		reason    sinks.Reason
+	}{
+		{"a check", "ALTER TABLE %.clerk_users ADD CHECK (first_name NOT LIKE 'canary%')", []sinks.Record{user, other}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
+		{"too long", "ALTER TABLE %.clerk_users ALTER COLUMN first_name TYPE varchar(12)", []sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonTooLarge},
+		{"a trigger", `CREATE FUNCTION %.refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'no %', NEW.first_name; END$$;
+			CREATE TRIGGER refuse BEFORE INSERT ON %.clerk_users FOR EACH ROW EXECUTE FUNCTION %.refuse()`, []sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
+		{"a unique key", "CREATE UNIQUE INDEX ON %.clerk_users (image_url)", []sinks.Record{other, user}, sinks.ClassPermanent, sinks.ReasonConflict},
+		{"a unique key, alone", "CREATE UNIQUE INDEX ON %.clerk_users (image_url)", []sinks.Record{other}, sinks.ClassRetry, sinks.ReasonConflict},
+		{"a foreign key", "CREATE TABLE %.orders (owner text REFERENCES %.clerk_users); INSERT INTO %.orders VALUES ('user_0')", []sinks.Record{erase("user_0", 2)}, sinks.ClassRetry, sinks.ReasonConflict},
+		{"a table taken away", "DROP TABLE %.clerk_users", []sinks.Record{user}, sinks.ClassFatal, sinks.ReasonMisconfigured},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t)
+			cfg := s.config()
+			cfg.MaxConnections = 1
+			sink := open(t, cfg)
+			mustApply(t, sink, change("user_0", 1))
+			backend := s.backends(t)
+			// A percent sign stands for the schema but in these two places.
+			ddl := strings.NewReplacer("canary%'", "canary%'", "'no %'", "'no %'", "%", s.schema).Replace(test.ddl)
+			if _, err := s.pool.Exec(t.Context(), ddl); err != nil {
+				t.Fatal(err)
+			}
+			err := sink.Apply(t.Context(), test.batch)
+			expectClass(t, "Apply", err, test.class, test.reason)
+			if err != nil && strings.Contains(err.Error(), canary) {
+				t.Errorf("the error quotes the user")
+			}
+			if after := s.backends(t); after != backend {
+				t.Errorf("the connection was thrown away")
+			}
+		})
+	}
+}
+
+// backends names the server's processes of connections that have written to the
+// test's schema.
+func (s server) backends(t testing.TB) string {
+	t.Helper()
+	return s.text(t, "SELECT coalesce(string_agg(pid::text, ',' ORDER BY pid), '') FROM pg_stat_activity WHERE application_name = $1", s.schema)
+}
+
+// TestApply_LockedOut shows that a lock that another keeps costs a retry.
+func TestApply_LockedOut(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	cfg := s.config()
+	cfg.StatementTimeout = 50 * time.Millisecond
+	sink := open(t, cfg)
+	mustApply(t, sink, change("user_1", 1))
+	rival, err := s.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rival.Exec(t.Context(), s.in("SELECT FROM %.clerk_connect_versions FOR UPDATE")); err != nil {
+		t.Fatal(err)
+	}
+	expectClass(t, "Apply", sink.Apply(t.Context(), []sinks.Record{change("user_1", 2)}), sinks.ClassRetry, sinks.ReasonTimeout)
+	if err := rival.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustApply(t, sink, change("user_1", 2))
+}
+
+func TestConfig_Validate(t *testing.T) {
+	t.Parallel()
+	err := postgres.Config{DSN: "postgres://u:s3cret@h:port/", Schema: strings.Repeat("x", 64), Table: "a\x00", MaxConnections: -1, StatementTimeout: -1}.Validate()
+	if err == nil {
+		t.Fatal("Validate: got nil, want errors")
+	}
+	for _, variable := range []string{"DSN", "SCHEMA", "TABLE", "MAX_CONNECTIONS", "STATEMENT_TIMEOUT"} {
+		if !strings.Contains(err.Error(), variable) {
+			t.Errorf("Validate: got %v, want a word about %s", err, variable)
+		}
+	}
+	if strings.Contains(err.Error(), "s3cret") {
+		t.Error("Validate quotes the password")
+	}
+	if err := (postgres.Config{}).Validate(); err == nil || !strings.Contains(err.Error(), "DSN is empty") {
+		t.Errorf("Validate of nothing: got %v, want a word about DSN", err)
+	}
+}
