@@ -93,6 +93,7 @@ func request(attributes json.RawMessage) (clientIP, userAgent *string) {
 }
 
 // namedUser returns the id of the user that a malformed body is about, or "".
+// Where the type cannot be read, the id must look like a user's.
 func namedUser(body []byte) string {
 	var envelope object
 	if json.Unmarshal(body, &envelope) != nil {
@@ -100,10 +101,11 @@ func namedUser(body []byte) string {
 	}
 	var kind *string
 	decode(envelope["type"], &kind)
-	if kind != nil && !strings.HasPrefix(*kind, "user.") {
-		return ""
+	id := readableID(envelope["data"])
+	if kind != nil && strings.HasPrefix(*kind, "user.") || kind == nil && strings.HasPrefix(id, "user_") {
+		return id
 	}
-	return readableID(envelope["data"])
+	return ""
 }
 
 // readableID returns the id in a user object that is not UTF-8 or otherwise

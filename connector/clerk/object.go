@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"clerkconnect/schemas"
@@ -95,9 +96,13 @@ func decode(raw json.RawMessage, target any) (want string) {
 	return ""
 }
 
+// decodeString reads a string of a text that parse has found valid.
 func decodeString(raw json.RawMessage, target **string) (want string) {
-	var value string
-	if raw[0] != '"' || json.Unmarshal(raw, &value) != nil {
+	if raw[0] != '"' {
+		return wantString
+	}
+	value := string(raw[1 : len(raw)-1])
+	if strings.Contains(value, `\`) && json.Unmarshal(raw, &value) != nil {
 		return wantString
 	}
 	*target = &value
