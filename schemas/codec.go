@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net/http"
 	"strings"
 	"sync"
 
@@ -37,18 +39,29 @@ type Record interface {
 	*UserEvent | *UserChange | *Position | *Erasure | *Receipt
 }
 
-//go:embed *.avsc
+//go:embed *.avsc released
 var files embed.FS
 
 // api is hamba/avro with its decoder's allocations bounded.
 var api = avro.Config{MaxByteSliceSize: maxStringBytes, MaxSliceAllocSize: maxSliceItems, DisableBlockSizeHeader: true}.Freeze()
 
-// contract is one parsed schema.
+// contract is the schema of one record type.
 type contract struct {
-	name        string
-	text        string // self-contained, as a registry takes it
-	schema      avro.Schema
-	fingerprint uint64 // CRC-64-AVRO of the parsing canonical form
+	name   string
+	file   string
+	text   string // self-contained, as a registry takes it
+	schema avro.Schema
+	print  uint64 // of schema
+	// writers are the schemas by which records may have been written, by
+	// fingerprint: the current one and every released one.
+	writers map[uint64]writer
+}
+
+// writer is a schema by which a record was written.
+type writer struct {
+	contract *contract
+	schema   avro.Schema // as it was written
+	resolved avro.Schema // for reading it as the current one
 }
 
 var (
@@ -57,23 +70,49 @@ var (
 	positionContract   = mustContract("Position", "position.avsc")
 	erasureContract    = mustContract("Erasure", "erasure.avsc")
 	receiptContract    = mustContract("Receipt", "receipt.avsc")
+
+	contracts = []*contract{userEventContract, userChangeContract, positionContract, erasureContract, receiptContract}
 )
 
+// mustContract parses what is compiled in; a failure is a fault of this
+// package that its tests find.
 func mustContract(name, file string) *contract {
+	text, user := mustRead(file), mustRead("user.avsc")
+	inlined := strings.Replace(text, `"clerkconnect.v1.User"`, strings.TrimSpace(user), 1)
+	schema := mustParse(inlined)
+	c := &contract{name: name, file: file, text: inlined, schema: schema, print: fingerprint(schema)}
+	c.writers = map[uint64]writer{c.print: {c, schema, schema}}
+	released, err := fs.Glob(files, "released/*/"+file)
+	if err != nil {
+		panic(err)
+	}
+	for _, old := range released {
+		written := mustParse(mustRead(old))
+		if print := fingerprint(written); print != c.print {
+			resolved, err := avro.NewSchemaCompatibility().Resolve(schema, written)
+			if err != nil {
+				panic(fmt.Errorf("%s: %w", old, err))
+			}
+			c.writers[print] = writer{c, written, resolved}
+		}
+	}
+	return c
+}
+
+func mustRead(file string) string {
 	text, err := files.ReadFile(file)
 	if err != nil {
 		panic(err)
 	}
-	user, err := files.ReadFile("user.avsc")
+	return string(text)
+}
+
+func mustParse(text string) avro.Schema {
+	schema, err := avro.ParseWithCache(text, "", &avro.SchemaCache{})
 	if err != nil {
 		panic(err)
 	}
-	inlined := strings.Replace(string(text), `"clerkconnect.v1.User"`, strings.TrimSpace(string(user)), 1)
-	schema, err := avro.ParseWithCache(inlined, "", &avro.SchemaCache{})
-	if err != nil {
-		panic(fmt.Errorf("%s: %w", file, err))
-	}
-	return &contract{name: name, text: inlined, schema: schema, fingerprint: fingerprint(schema)}
+	return schema
 }
 
 // fingerprint is CRC-64-AVRO of the schema's parsing canonical form, as Avro's
@@ -110,7 +149,7 @@ func Schema[R Record](r R) string { return contractOf(r).text }
 type Codec struct {
 	registry *sr.Client
 	ids      map[*contract]uint32 // schema ids by which records are written
-	known    sync.Map             // uint32 -> *contract: ids seen when reading
+	known    sync.Map             // uint32 -> writer: ids seen when reading
 }
 
 // NewRegistryCodec registers the five schemas with a Schema Registry
@@ -137,7 +176,7 @@ func NewRegistryCodec(ctx context.Context, registry *sr.Client, topics Topics) (
 			}
 		}
 		c.ids[contract] = uint32(registered.ID)
-		c.known.Store(uint32(registered.ID), contract)
+		c.known.Store(uint32(registered.ID), contract.writers[contract.print])
 	}
 	return c, nil
 }
@@ -158,7 +197,7 @@ func (c *Codec) Encode(r any) ([]byte, error) {
 	}
 	out := make([]byte, 0, singleObjectHeader+len(body))
 	out = append(out, 0xC3, 0x01)
-	out = binary.LittleEndian.AppendUint64(out, contract.fingerprint)
+	out = binary.LittleEndian.AppendUint64(out, contract.print)
 	return append(out, body...), nil
 }
 
@@ -179,81 +218,83 @@ func (c *Codec) Decode(ctx context.Context, data []byte, r any) error {
 	if len(data) > maxRecordBytes {
 		return fmt.Errorf("decode %s: %w: %d bytes, at most %d", want.name, ErrMalformed, len(data), maxRecordBytes)
 	}
-	writer, body, err := c.writer(ctx, data)
+	by, body, err := c.writer(ctx, data)
 	if err != nil {
 		return fmt.Errorf("decode %s: %w", want.name, err)
 	}
-	if writer != want {
-		return fmt.Errorf("decode %s: %w: it is a %s", want.name, ErrUnknownSchema, writer.name)
+	if by.contract != want {
+		return fmt.Errorf("decode %s: %w: it is a %s", want.name, ErrUnknownSchema, by.contract.name)
 	}
-	if err := unmarshal(want.schema, body, r); err != nil {
+	if err := by.unmarshal(body, r); err != nil {
 		return fmt.Errorf("decode %s: %w: %v", want.name, ErrMalformed, err)
 	}
 	return nil
 }
 
-// unmarshal decodes and insists that every byte is used. hamba/avro panics on
-// some malformed input (it is no longer maintained), hence the recover.
-func unmarshal(schema avro.Schema, body []byte, r any) (err error) {
+// unmarshal decodes and insists that every byte is used. The recover is for
+// what nobody has found yet in a decoder that is no longer maintained.
+func (w writer) unmarshal(body []byte, r any) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("decoder: %v", p)
 		}
 	}()
-	reader := avro.NewReader(nil, 0, avro.WithReaderConfig(api))
-	reader.Reset(body)
-	reader.ReadVal(schema, r)
-	if reader.Error != nil {
-		return reader.Error
+	rest, err := wellFormed(w.schema, body)
+	switch {
+	case err != nil:
+		return err
+	case len(rest) > 0:
+		return fmt.Errorf("%d bytes left over", len(rest))
 	}
-	if reader.Peek(); reader.Error == nil {
-		return errors.New("bytes left over")
+	return api.Unmarshal(w.resolved, body, r)
+}
+
+// ours finds the writer among ours. Only schemas of ours are decoded by.
+func ours(print uint64) (writer, error) {
+	for _, contract := range contracts {
+		if by, ok := contract.writers[print]; ok {
+			return by, nil
+		}
 	}
-	return nil
+	return writer{}, ErrUnknownSchema
 }
 
 // writer finds the schema by which data was written and strips the header.
-func (c *Codec) writer(ctx context.Context, data []byte) (*contract, []byte, error) {
+func (c *Codec) writer(ctx context.Context, data []byte) (writer, []byte, error) {
 	switch {
 	case len(data) >= singleObjectHeader && data[0] == 0xC3 && data[1] == 0x01:
-		fingerprint := binary.LittleEndian.Uint64(data[2:])
-		for _, contract := range contracts {
-			if contract.fingerprint == fingerprint {
-				return contract, data[singleObjectHeader:], nil
-			}
-		}
-		return nil, nil, ErrUnknownSchema
+		by, err := ours(binary.LittleEndian.Uint64(data[2:]))
+		return by, data[singleObjectHeader:], err
 	case len(data) >= confluentHeader && data[0] == 0 && c.registry != nil:
-		contract, err := c.lookUp(ctx, binary.BigEndian.Uint32(data[1:]))
-		return contract, data[confluentHeader:], err
+		by, err := c.lookUp(ctx, binary.BigEndian.Uint32(data[1:]))
+		return by, data[confluentHeader:], err
 	case len(data) >= confluentHeader && data[0] == 0:
-		return nil, nil, fmt.Errorf("%w: Confluent wire format, and no schema registry is configured", ErrUnknownSchema)
+		return writer{}, nil, fmt.Errorf("%w: Confluent wire format, and no schema registry is configured", ErrUnknownSchema)
 	}
-	return nil, nil, ErrMalformed
+	return writer{}, nil, ErrMalformed
 }
 
-var contracts = []*contract{userEventContract, userChangeContract, positionContract, erasureContract, receiptContract}
-
 // lookUp asks the registry for the schema of an id and finds ours that equals
-// it. Only a schema of ours is ever decoded by.
-func (c *Codec) lookUp(ctx context.Context, id uint32) (*contract, error) {
+// it. An id that the registry does not know is ErrUnknownSchema.
+func (c *Codec) lookUp(ctx context.Context, id uint32) (writer, error) {
 	if known, ok := c.known.Load(id); ok {
-		return known.(*contract), nil
+		return known.(writer), nil
 	}
 	found, err := c.registry.SchemaByID(ctx, int(id))
+	if refused := new(sr.ResponseError); errors.As(err, &refused) && refused.StatusCode == http.StatusNotFound {
+		return writer{}, fmt.Errorf("%w: id %d is not in the registry", ErrUnknownSchema, id)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("look up schema %d: %w", id, err)
+		return writer{}, fmt.Errorf("look up schema %d: %w", id, err)
 	}
 	schema, err := avro.ParseWithCache(found.Schema, "", &avro.SchemaCache{})
 	if err != nil {
-		return nil, fmt.Errorf("%w: schema %d: %v", ErrUnknownSchema, id, err)
+		return writer{}, fmt.Errorf("%w: schema %d: %v", ErrUnknownSchema, id, err)
 	}
-	print := fingerprint(schema)
-	for _, contract := range contracts {
-		if contract.fingerprint == print {
-			c.known.Store(id, contract)
-			return contract, nil
-		}
+	by, err := ours(fingerprint(schema))
+	if err != nil {
+		return writer{}, fmt.Errorf("schema %d: %w", id, err)
 	}
-	return nil, fmt.Errorf("%w: schema %d", ErrUnknownSchema, id)
+	c.known.Store(id, by)
+	return by, nil
 }

@@ -106,6 +106,11 @@ const (
 	restoreRetry          = time.Second
 	maxRestores           = 4 // at once, so that a start does not read twelve partitions side by side
 
+	// fetchMaxWait is the default of Kafka's Java consumer. A partition that
+	// becomes ready joins the next fetch, so it waits for the one under way:
+	// up to 5 s by franz-go's default.
+	fetchMaxWait = 500 * time.Millisecond
+
 	// maxRecordBytes is Kafka's default message.max.bytes: what one topic could
 	// take must fit into the next. franz-go's own default is smaller.
 	maxRecordBytes = 1_048_588
@@ -190,6 +195,7 @@ func (o *owner) run(ctx context.Context) error {
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), // they show how far the read has come
+		kgo.FetchMaxWait(fetchMaxWait),
 		kgo.TransactionalID(o.cfg.TransactionalID),
 		kgo.TransactionTimeout(o.cfg.SessionTimeout),
 		kgo.SessionTimeout(o.cfg.SessionTimeout),
