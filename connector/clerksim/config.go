@@ -23,12 +23,13 @@ type Config struct {
 	// StateFile holds an instance already.
 	Seed uint64
 	// StateFile keeps the instance over restarts; empty keeps it in memory only.
+	// One process at a time may use it.
 	StateFile string
 	// WebhookURL receives the deliveries. While it is empty an event owes no
 	// delivery: that is a Clerk whose webhooks are not switched on. See SetWebhookURL.
 	WebhookURL string
 	// SigningSecret (whsec_ and base64), SecretKey (sk_test_...) and InstanceID
-	// (ins_...) come from the state file, else from Seed, where they are empty.
+	// (ins_...): where empty they come from the state file, else from Seed.
 	SigningSecret, SecretKey, InstanceID string
 	// Disorder is what goes wrong between Svix and the receiver; zero is nothing.
 	Disorder Disorder
@@ -63,7 +64,7 @@ type Config struct {
 	HTTPClient *http.Client
 	// Now tells the time of users and events; nil means time.Now.
 	Now func() time.Time
-	// Logger is told when deliveries begin and cease to fail; nil discards.
+	// Logger is told of failed attempts, at level Debug; nil discards.
 	Logger *slog.Logger
 }
 

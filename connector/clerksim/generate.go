@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -143,42 +142,37 @@ func (i *Instance) addMetadata(u *user) {
 		u.Public = i.newMetadata()
 	}
 	if i.chance(30) {
-		u.Private = raw(`{"stripe_customer_id":"cus_Sim%d","risk":{"score":0.73,"reviewed":false}}`, i.seq)
+		u.Private = fmt.Sprintf(`{"stripe_customer_id":"cus_Sim%d","risk":{"score":0.73,"reviewed":false}}`, i.seq)
 	}
 	if i.chance(20) {
-		u.Unsafe = raw(`{"onboarding":{"step":%d},"bio":"<b>hi</b> 👩‍👩‍👧‍👦 العربية"}`, i.rng.IntN(9))
+		u.Unsafe = fmt.Sprintf(`{"onboarding":{"step":%d},"bio":"<b>hi</b> 👩‍👩‍👧‍👦 العربية"}`, i.rng.IntN(9))
 		if i.chance(10) {
-			u.Unsafe = raw(`{"bio":"a\u0000b"}`)
+			u.Unsafe = `{"bio":"a\u0000b"}`
 		}
 	}
 }
 
 // newMetadata makes a JSON object of one of several shapes, one of which a
 // float64 cannot hold and one of which PostgreSQL refuses.
-func (i *Instance) newMetadata() json.RawMessage {
+func (i *Instance) newMetadata() string {
 	plan := i.oneOf([]string{"free", "pro", "enterprise"})
 	n := i.rng.IntN(1000)
 	switch kind := i.rng.IntN(100); {
 	case kind < 60:
-		return raw(`{"plan":%q,"seats":%d}`, plan, n)
+		return fmt.Sprintf(`{"plan":%q,"seats":%d}`, plan, n)
 	case kind < 75:
-		return raw(`{"plan":%q,"limits":{"big":%d,"ratio":0.1,"tiny":1e-7},"exact":12345678901234567890.125}`, plan, 1<<53+1+n)
+		return fmt.Sprintf(`{"plan":%q,"limits":{"big":%d,"ratio":0.1,"tiny":1e-7},"exact":12345678901234567890.125}`, plan, 1<<53+1+n)
 	case kind < 90:
-		return raw(`{"nested":{"a":{"b":{"c":[1,2,{"d":null}]}}},"flags":["beta","α-tester"],"empty":{},"n":%d}`, n)
+		return fmt.Sprintf(`{"nested":{"a":{"b":{"c":[1,2,{"d":null}]}}},"flags":["beta","α-tester"],"empty":{},"n":%d}`, n)
 	case kind < 97:
-		return raw(`{"note":"line1\nline2\t\"quoted\" \\ \u0001 🚀","n":%d}`, n)
+		return fmt.Sprintf(`{"note":"line1\nline2\t\"quoted\" \\ \u0001 🚀","n":%d}`, n)
 	default:
-		return raw(`{"nul":"a\u0000b","n":%d}`, n)
+		return fmt.Sprintf(`{"nul":"a\u0000b","n":%d}`, n)
 	}
 }
 
-func raw(format string, args ...any) json.RawMessage {
-	return json.RawMessage(fmt.Sprintf(format, args...))
-}
-
 func (i *Instance) newIdent(ms int64, value, how string) ident {
-	prefix := "idn_"
-	return ident{ID: i.newID(prefix, ms), Value: value, How: how, Created: ms, Updated: ms}
+	return ident{ID: i.newID("idn_", ms), Value: value, How: how, Created: ms, Updated: ms}
 }
 
 func (i *Instance) newImage() string {

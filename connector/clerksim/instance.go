@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -30,8 +31,9 @@ type Instance struct {
 
 	limit struct { // of API requests, a fixed window
 		sync.Mutex
-		start time.Time
-		n     int
+		start             time.Time
+		n                 int
+		requests, limited int
 	}
 
 	mu      sync.RWMutex // guards what follows
@@ -47,10 +49,11 @@ type Instance struct {
 	journal *journal       // nil without a state file
 	history []*message     // the newest messages, oldest first
 	byID    map[string]*message
+	owed    map[*message]int // deliveries queued or in flight, by message
 	queue   deliveries
-	flying  int // deliveries being attempted
-	held    map[string][]*delivery
-	failing bool // the last attempt failed
+	flying  int                    // deliveries being attempted
+	held    map[string][]*delivery // by user; see holdBack
+	drained chan struct{}          // closed when nothing is owed any more; nil unless a Drain waits
 	stats   Stats
 }
 
@@ -83,7 +86,8 @@ func New(cfg Config) (*Instance, error) {
 	cfg = cfg.withDefaults()
 	i := &Instance{
 		cfg: cfg, client: newClient(cfg), url: cfg.WebhookURL, wake: make(chan struct{}, 1),
-		users: map[string]*user{}, goneIDs: map[string]int{}, byID: map[string]*message{}, held: map[string][]*delivery{},
+		users: map[string]*user{}, goneIDs: map[string]int{}, byID: map[string]*message{},
+		owed: map[*message]int{}, held: map[string][]*delivery{},
 	}
 	i.stats.Events = map[string]int{}
 	i.pcg = rand.NewPCG(cfg.Seed, 0)
@@ -169,12 +173,13 @@ func (i *Instance) UserIDs() []string {
 func (i *Instance) Stats() Stats {
 	i.mu.RLock()
 	defer i.mu.RUnlock()
+	i.limit.Lock()
+	defer i.limit.Unlock()
 	s := i.stats
-	s.Users, s.Deleted, s.Pending = len(i.order), len(i.gone), len(i.queue)+i.flying
+	s.Requests, s.Limited = i.limit.requests, i.limit.limited
+	s.Users, s.Deleted, s.Pending = len(i.order), len(i.gone), i.pending()
 	s.Events = make(map[string]int, len(i.stats.Events))
-	for k, v := range i.stats.Events {
-		s.Events[k] = v
-	}
+	maps.Copy(s.Events, i.stats.Events)
 	return s
 }
 
@@ -187,11 +192,14 @@ func (i *Instance) Save() error {
 	if i.failed != nil || i.journal == nil {
 		return i.failed
 	}
-	if i.journal.wasteful() {
+	if i.wasteful() {
 		return i.compact()
 	}
 	return i.journal.file.Sync()
 }
+
+// errClosed is what acts return after Close.
+var errClosed = errors.New("clerksim: closed")
 
 // Close saves and closes the state file, and the connections of deliveries.
 // Run and Drain must have returned. It is safe to call twice.
@@ -202,13 +210,14 @@ func (i *Instance) Close() error {
 	err := i.Save()
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if errors.Is(i.failed, errClosed) {
+		return nil
+	}
 	if i.journal != nil {
 		err = errors.Join(err, i.journal.file.Close())
 		i.journal = nil
 	}
-	if i.failed == nil {
-		i.failed = errors.New("clerksim: closed")
-	}
+	i.failed = errClosed
 	return err
 }
 
