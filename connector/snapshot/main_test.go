@@ -3,11 +3,13 @@ package snapshot
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -33,7 +35,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	partitions = 3
 	testKey    = "sk_live_test"
-	patience   = 20 * time.Second // bound of every wait
+	patience   = 30 * time.Second // bound of every wait
 )
 
 // direct is a transport that calls a handler without a network, and remembers
@@ -85,7 +87,7 @@ func (h *hooked) StoreState(ctx context.Context, key string, value any) error {
 
 // harness is a broker, a simulated Clerk, and the tasks between them.
 type harness struct {
-	client *kgo.Client
+	admin  *kadm.Client
 	opts   []kgo.Opt
 	names  schemas.Topics
 	writer *connector.Writer
@@ -101,8 +103,31 @@ func newHarness(t *testing.T, cfg clerksim.Config) *harness {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	h := &harness{opts: []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}, names: schemas.Topics{Prefix: "test"}}
-	topicConfig := topics.Config{Prefix: "test", Partitions: partitions, ReplicationFactor: -1, Create: true}
+	return newHarnessOn(t, cfg, cluster.ListenAddrs(), "test")
+}
+
+// onBoth runs a test on the embedded broker and on the Kafka that
+// TEST_KAFKA_BROKERS names, there with topics of its own.
+func onBoth(t *testing.T, cfg clerksim.Config, test func(*testing.T, *harness)) {
+	t.Parallel()
+	t.Run("embedded", func(t *testing.T) { t.Parallel(); test(t, newHarness(t, cfg)) })
+	t.Run("kafka", func(t *testing.T) {
+		t.Parallel()
+		brokers := os.Getenv("TEST_KAFKA_BROKERS")
+		switch {
+		case brokers == "" && os.Getenv("CI") == "true":
+			t.Fatal("TEST_KAFKA_BROKERS is not set: make services")
+		case brokers == "":
+			t.Skip("TEST_KAFKA_BROKERS is not set: not tried on Kafka")
+		}
+		test(t, newHarnessOn(t, cfg, strings.Split(brokers, ","), "test-snapshot-"+strings.ToLower(rand.Text())))
+	})
+}
+
+func newHarnessOn(t *testing.T, cfg clerksim.Config, brokers []string, prefix string) *harness {
+	t.Helper()
+	h := &harness{opts: []kgo.Opt{kgo.SeedBrokers(brokers...)}, names: schemas.Topics{Prefix: prefix}}
+	topicConfig := topics.Config{Prefix: prefix, Partitions: partitions, ReplicationFactor: -1, Create: true}
 	if _, err := topics.Ensure(t.Context(), h.opts, topicConfig, nil, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
@@ -110,8 +135,15 @@ func newHarness(t *testing.T, cfg clerksim.Config) *harness {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(client.Close)
-	h.client = client
+	t.Cleanup(func() {
+		defer client.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		for _, topic := range topics.Settings(topicConfig, nil) {
+			_, _ = h.admin.DeleteTopic(ctx, topic.Name)
+		}
+	})
+	h.admin = kadm.NewClient(client)
 	h.writer = connector.NewWriter(client, &h.codec, h.names, partitions)
 	h.policy = newPolicy(t, clerk.PolicyConfig{})
 	h.sim = newSim(t, cfg)
@@ -277,8 +309,6 @@ func (h *harness) state(t *testing.T) map[string]string {
 	maps.DeleteFunc(found, func(_, value string) bool { return value == "" })
 	return found
 }
-
-func (h *harness) admin(*testing.T) *kadm.Client { return kadm.NewClient(h.client) }
 
 // hasAll reports users of the truth that the log does not have.
 func (h *harness) hasAll(t *testing.T, l eventLog) {

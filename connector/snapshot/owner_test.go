@@ -33,8 +33,10 @@ func (h *harness) store(t *testing.T, key string, value any) {
 // TestRun_OneTaskAtATime has two processes; the second takes over when the
 // first, in the middle of a walk, stops.
 func TestRun_OneTaskAtATime(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t, clerksim.Config{Users: 60, Seed: 20})
+	onBoth(t, clerksim.Config{Users: 60, Seed: 20}, oneTaskAtATime)
+}
+
+func oneTaskAtATime(t *testing.T, h *harness) {
 	reached, release := make(chan struct{}), make(chan struct{})
 	first := h.process(t, func(p *process, _ *Config, _ *Dependencies) {
 		p.writer.before = func(_ string, value any) error {
@@ -130,8 +132,10 @@ func TestRun_GapNeedsAWalkThatBeganAfterIt(t *testing.T) {
 }
 
 func TestRun_Rereads(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t, clerksim.Config{Users: 12, Seed: 23})
+	onBoth(t, clerksim.Config{Users: 12, Seed: 23}, rereads)
+}
+
+func rereads(t *testing.T, h *harness) {
 	p := h.run(t)
 	h.finished(t, "initial")
 	var ids []string
@@ -259,9 +263,9 @@ func (h *harness) members(t *testing.T) int {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	groups, err := h.admin(t).DescribeGroups(ctx, "test.snapshot")
+	groups, err := h.admin.DescribeGroups(ctx, h.names.Prefix+".snapshot")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return len(groups["test.snapshot"].Members)
+	return len(groups[h.names.Prefix+".snapshot"].Members)
 }

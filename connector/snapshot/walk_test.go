@@ -16,8 +16,10 @@ import (
 )
 
 func TestRun_WalksAllUsersOnce(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t, clerksim.Config{Users: 237, Seed: 1})
+	onBoth(t, clerksim.Config{Users: 237, Seed: 1}, walksAllUsersOnce)
+}
+
+func walksAllUsersOnce(t *testing.T, h *harness) {
 	if _, err := topicsPin(t, h); err != nil {
 		t.Fatal(err)
 	}
