@@ -1,0 +1,389 @@
+package runner
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"clerkconnect/schemas/transact"
+	"clerkconnect/sinks"
+)
+
+// health is what the calls so far say of the destination. It outlives the
+// batches.
+type health struct {
+	applied int       // records applied since the start
+	streak  int       // failed calls since the last one that applied something
+	resting time.Time // no call before: the wait after a failure
+	limited time.Time // no call before: the destination's own word
+}
+
+// suspicion is what is held against records that failed.
+type suspicion struct {
+	attempts int // failed calls of exactly these records
+	applied  int // health.applied when they, or a batch with them, failed first
+}
+
+// unit is what is sent in one call.
+type unit struct {
+	items []*item
+	suspicion
+	failed bool // suspicion is set
+	split  bool // part of a batch that failed often: narrow it down at once
+	due    time.Time
+}
+
+// delivery brings one round to the destination. One goroutine runs it; each
+// call has its own.
+//
+// Units wait in one queue, so that one that fails lets the others pass. While
+// nothing succeeds there is one call at a time, at the pace of the backoff,
+// however many units wait.
+type delivery struct {
+	*processor
+	batch    *batch
+	queue    []*unit
+	inFlight int
+	answers  chan answer
+	draining bool
+}
+
+type answer struct {
+	unit    *unit
+	records []sinks.Record
+	err     error
+	took    time.Duration
+}
+
+var (
+	errApplyTimeout = errors.New("no answer within APPLY_TIMEOUT")
+	errDrainTimeout = errors.New("not finished within DRAIN_TIMEOUT")
+	errPanic        = errors.New("sink panicked")
+	errBatchError   = errors.New("BatchError lists records that are not in the batch")
+)
+
+// deliver returns nil when every item has its fate. Otherwise nothing may be
+// committed: ctx has ended, the sink is in a fatal state, or it is
+// [transact.ErrAgain].
+func (p *processor) deliver(ctx context.Context, b *batch, items []*item) error {
+	calls, cancel := p.outlive(ctx)
+	d := &delivery{processor: p, batch: b, queue: p.units(items), answers: make(chan answer, p.facts.MaxInFlight)}
+	defer func() {
+		cancel()
+		for ; d.inFlight > 0; d.inFlight-- {
+			<-d.answers
+		}
+	}()
+	ended := ctx.Done()
+	for len(d.queue)+d.inFlight > 0 {
+		timer := time.NewTimer(d.start(calls))
+		select {
+		case a := <-d.answers:
+			timer.Stop()
+			d.inFlight--
+			if err := d.settle(a); err != nil {
+				return err
+			}
+		case <-timer.C:
+		case <-ended:
+			timer.Stop()
+			d.draining, ended = true, nil
+		}
+		if d.draining && (d.waiting() || errors.Is(context.Cause(ctx), transact.ErrPartitionLost) || calls.Err() != nil) {
+			return context.Cause(ctx)
+		}
+		if err := d.stuck(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// outlive returns the context of calls: it ends at once when a partition is
+// lost, and DrainTimeout after a shutdown began.
+func (p *processor) outlive(ctx context.Context) (context.Context, context.CancelFunc) {
+	calls, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		if cause := context.Cause(ctx); errors.Is(cause, transact.ErrPartitionLost) {
+			cancel(cause)
+			return
+		}
+		_ = sleep(calls, p.cfg.DrainTimeout)
+		cancel(errDrainTimeout)
+	})
+	return calls, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// units cuts items into batches. What failed alone before goes alone.
+func (p *processor) units(items []*item) []*unit {
+	var units []*unit
+	var fresh []*item
+	for _, it := range items {
+		if known, ok := p.suspects[it.record.Source]; ok && it.raw != nil {
+			units = append(units, &unit{items: []*item{it}, suspicion: known, failed: true, split: true})
+		} else {
+			fresh = append(fresh, it)
+		}
+	}
+	for chunk := range slices.Chunk(fresh, p.facts.MaxBatch) {
+		units = append(units, &unit{items: chunk})
+	}
+	return units
+}
+
+// start makes the calls that may be made now and returns how long nothing
+// else can be done.
+func (d *delivery) start(calls context.Context) time.Duration {
+	const idle = time.Hour // an answer comes first
+	for {
+		now := time.Now()
+		most := d.facts.MaxInFlight
+		if d.health.streak > 0 {
+			most = 1
+		}
+		if d.inFlight >= most || len(d.queue) == 0 {
+			return idle
+		}
+		if pause := max(d.health.resting.Sub(now), d.health.limited.Sub(now)); pause > 0 {
+			return pause
+		}
+		next := 0
+		for i, u := range d.queue {
+			if u.due.Before(d.queue[next].due) {
+				next = i
+			}
+		}
+		u := d.queue[next]
+		if wait := u.due.Sub(now); wait > 0 {
+			return wait
+		}
+		d.queue = slices.Delete(d.queue, next, next+1)
+		d.inFlight++
+		d.call(calls, u)
+	}
+}
+
+// call applies a unit on a goroutine of its own.
+func (d *delivery) call(calls context.Context, u *unit) {
+	records := make([]sinks.Record, len(u.items))
+	for i, it := range u.items {
+		record := it.record
+		if latest, ok := d.batch.states[record.ClerkID]; ok {
+			record.State = bytes.Clone(latest.state)
+		} else {
+			record.State = bytes.Clone(d.partitions[record.Source.Partition].states[record.ClerkID])
+		}
+		records[i] = sinks.Track(record)
+	}
+	go func() {
+		ctx, cancel := context.WithTimeoutCause(calls, d.cfg.ApplyTimeout, errApplyTimeout)
+		defer cancel()
+		started := time.Now()
+		err := guarded(d.logger, func() error { return d.sink.Apply(ctx, slices.Clone(records)) })
+		if err != nil && errors.Is(context.Cause(ctx), errApplyTimeout) && sinks.Classify(err).Reason == sinks.ReasonUnknown {
+			err = sinks.RetryAfter(sinks.ReasonTimeout, 0, err)
+		}
+		d.answers <- answer{u, records, err, time.Since(started)}
+	}()
+}
+
+// guarded turns a panic of a sink into an error, since one broken sink must
+// not end the process. The value of the panic may hold personal data.
+func guarded(logger *slog.Logger, call func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			logger.Error("sink panicked", "stack", string(debug.Stack()))
+			err = errPanic
+		}
+	}()
+	return call()
+}
+
+// settle handles the answer to a call. An error is fatal.
+func (d *delivery) settle(a answer) error {
+	d.metrics.called(a)
+	var listed *sinks.BatchError
+	switch {
+	case a.err == nil:
+		return d.succeed(a, func(int) bool { return true })
+	case errors.As(a.err, &listed):
+		return d.settleListed(a, listed)
+	}
+	problem := sinks.Classify(a.err)
+	d.metrics.failed(problem)
+	if problem.Class == sinks.ClassFatal {
+		return a.err
+	}
+	for _, it := range a.unit.items {
+		it.attempts++
+	}
+	if problem.Class == sinks.ClassPermanent {
+		d.health.streak = 0 // it answers
+		if len(a.unit.items) > 1 {
+			d.halve(a.unit)
+		} else {
+			d.giveUp(a.unit.items[0], problem)
+		}
+		return nil
+	}
+	d.health.streak++
+	if d.health.streak == 1 {
+		d.logger.Warn("apply, will retry", "reason", problem.Reason, "batch_size", len(a.unit.items), "err", a.err)
+	}
+	d.status.failed(problem, false)
+	d.health.resting = time.Now().Add(d.backoff(d.health.streak))
+	d.health.limited = time.Now().Add(problem.After)
+	d.retry(a.unit, problem)
+	return nil
+}
+
+// settleListed handles an answer that tells record from record.
+func (d *delivery) settleListed(a answer, listed *sinks.BatchError) error {
+	var again []*item
+	var worst sinks.Error // of those to be retried: the one with the longest wait
+	found := 0
+	for i, it := range a.unit.items {
+		err := listed.Failed(i)
+		if err == nil {
+			continue
+		}
+		found++
+		it.attempts++
+		problem := sinks.Classify(err)
+		d.metrics.failed(problem)
+		switch problem.Class {
+		case sinks.ClassFatal:
+			return err
+		case sinks.ClassPermanent:
+			d.giveUp(it, problem)
+		default:
+			again = append(again, it)
+			if len(again) == 1 || problem.After > worst.After {
+				worst = problem
+			}
+		}
+	}
+	if found != listed.Len() {
+		return sinks.Fatal(sinks.ReasonMisconfigured, errBatchError)
+	}
+	if found < len(a.unit.items) {
+		if err := d.succeed(a, func(i int) bool { return listed.Failed(i) == nil }); err != nil {
+			return err
+		}
+	}
+	if len(again) > 0 {
+		if found == len(a.unit.items) {
+			d.health.streak++
+			d.health.resting = time.Now().Add(d.backoff(d.health.streak))
+		}
+		d.status.failed(worst, false)
+		d.health.limited = time.Now().Add(worst.After)
+		a.unit.items = again
+		d.retry(a.unit, worst)
+	}
+	return nil
+}
+
+// succeed notes the records of a call that are applied.
+func (d *delivery) succeed(a answer, ok func(int) bool) error {
+	if d.health.streak > 0 {
+		d.logger.Info("applying again", "failed_calls", d.health.streak)
+	}
+	d.health.streak, d.health.resting = 0, time.Time{}
+	d.status.healthy()
+	_, confirms := d.sink.(sinks.Confirmer) // it needs its memory to confirm
+	for i, it := range a.unit.items {
+		if !ok(i) {
+			continue
+		}
+		d.health.applied++
+		it.result = a.records[i].Result()
+		it.result.State = bytes.Clone(it.result.State)
+		it.fate = applied
+		if it.result.Superseded { // an erasure: it was withdrawn, and the user is back
+			it.fate = superseded
+		}
+		if err := d.batch.remember(it, !confirms); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// retry puts a unit that failed back, in halves if it failed often, or gives
+// up on a record that fails alone, often, and while others are applied.
+func (d *delivery) retry(u *unit, problem sinks.Error) {
+	if !u.failed {
+		u.failed, u.applied = true, d.health.applied
+	}
+	if problem.Reason != sinks.ReasonRateLimited { // which says nothing about the records
+		u.attempts++
+	}
+	alive := d.health.applied > u.applied
+	often := u.attempts >= d.cfg.MaxAttempts
+	switch {
+	case len(u.items) > 1 && (often || u.split && alive):
+		d.halve(u)
+	case len(u.items) == 1 && often && (alive || u.items[0].raw == nil): // a debt holds up no offset
+		d.giveUp(u.items[0], problem)
+	default:
+		u.due = time.Now().Add(max(problem.After, d.backoff(u.attempts)))
+		d.queue = append(d.queue, u)
+	}
+}
+
+// halve puts the halves of a unit where they are taken next.
+func (d *delivery) halve(u *unit) {
+	middle := len(u.items) / 2
+	for _, half := range [][]*item{u.items[:middle:middle], u.items[middle:]} {
+		part := &unit{items: half, failed: u.failed, split: true}
+		part.suspicion.applied = u.suspicion.applied
+		d.queue = append(d.queue, part)
+	}
+}
+
+// giveUp ends the attempts at a record. An erasure is never dead-lettered: it
+// is parked, which loses nothing, since it stays owed until there is a receipt.
+func (d *delivery) giveUp(it *item, problem sinks.Error) {
+	if it.record.Erase() {
+		it.giveUp(problem, parked)
+	} else {
+		it.giveUp(problem, dead)
+	}
+}
+
+// waiting reports whether something failed and waits for another attempt.
+func (d *delivery) waiting() bool {
+	return d.health.streak > 0 || slices.ContainsFunc(d.queue, func(u *unit) bool { return u.attempts > 0 })
+}
+
+// stuck returns [transact.ErrAgain] if all that is left are single records
+// that failed often, while nothing else is here to show whether the
+// destination lives. The records that have come since may show it.
+func (d *delivery) stuck() error {
+	if d.inFlight > 0 || len(d.queue) == 0 {
+		return nil
+	}
+	fresh := false // failed MaxAttempts times since this was asked last
+	for _, u := range d.queue {
+		if len(u.items) > 1 || u.attempts < d.cfg.MaxAttempts {
+			return nil
+		}
+		known := d.suspects[u.items[0].record.Source]
+		fresh = fresh || u.attempts >= known.attempts+d.cfg.MaxAttempts
+	}
+	if !fresh {
+		return nil
+	}
+	for _, u := range d.queue {
+		d.suspects[u.items[0].record.Source] = u.suspicion
+	}
+	return transact.ErrAgain
+}

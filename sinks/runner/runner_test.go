@@ -1,0 +1,536 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"clerkconnect/schemas"
+	"clerkconnect/schemas/compacted"
+	"clerkconnect/schemas/transact"
+	"clerkconnect/sinks"
+	memorysink "clerkconnect/sinks/memory"
+)
+
+const partitions = 3
+
+// broker is a Kafka in the test's process, with the topics of a deployment.
+type broker struct {
+	t        *testing.T
+	cluster  *kfake.Cluster
+	client   []kgo.Opt
+	producer *kgo.Client // writes as the sequencer does: in transactions
+}
+
+func newBroker(t *testing.T) *broker {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.GroupMinSessionTimeout(100*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	b := &broker{t: t, cluster: cluster, client: []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}}
+	b.producer, err = kgo.NewClient(append(b.client, kgo.TransactionalID("sequencer"), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.producer.Close)
+	b.create(topics.Users(), topics.Erasures(), topics.ErasureReceipts())
+	return b
+}
+
+func (b *broker) create(names ...string) {
+	b.t.Helper()
+	responses, err := kadm.NewClient(b.producer).CreateTopics(b.t.Context(), partitions, 1, nil, names...)
+	if err = errors.Join(err, responses.Error()); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// write writes records in one transaction, each to its user's partition.
+func (b *broker) write(records ...*kgo.Record) {
+	b.t.Helper()
+	if err := b.producer.BeginTransaction(); err != nil {
+		b.t.Fatal(err)
+	}
+	for _, r := range records {
+		r.Partition = schemas.Partition(string(r.Key), partitions)
+	}
+	err := b.producer.ProduceSync(b.t.Context(), records...).FirstErr()
+	if err = errors.Join(err, b.producer.EndTransaction(b.t.Context(), kgo.TryCommit)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// erasure is what the sequencer writes beside a tombstone; nil withdraws it.
+func erasure(id string, e *schemas.Erasure) *kgo.Record {
+	r := &kgo.Record{Topic: topics.Erasures(), Key: []byte(id)}
+	if e != nil {
+		r.Value, _ = (&schemas.Codec{}).Encode(e)
+	}
+	return r
+}
+
+// latest returns the last committed value of each key of a topic.
+func (b *broker) latest(topic string) map[string][]byte {
+	b.t.Helper()
+	values := map[string][]byte{}
+	for p := range int32(partitions) {
+		err := compacted.Read(b.t.Context(), b.client, topic, p, func(k *kgo.Record) error {
+			values[string(k.Key)] = k.Value
+			if k.Value == nil {
+				delete(values, string(k.Key))
+			}
+			return nil
+		})
+		if err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return values
+}
+
+// running is a runner under way.
+type running struct {
+	*Runner
+	t      *testing.T
+	cancel context.CancelFunc
+	done   chan error
+}
+
+func (b *broker) run(name, instance string, sink sinks.Sink, change ...func(*Config, *Options)) *running {
+	b.t.Helper()
+	if existing := b.cluster.TopicInfo(topics.SinkState(name)); existing == nil {
+		b.create(topics.SinkState(name), topics.DeadLetters(name))
+	}
+	cfg := DefaultConfig(name)
+	cfg.BackoffMin, cfg.BackoffMax, cfg.SlowRetry = time.Millisecond, 20*time.Millisecond, 100*time.Millisecond
+	options := Options{
+		Client: b.client, Topics: topics, InstanceName: instance, Logger: quiet(),
+		Registerer: prometheus.NewPedanticRegistry(), SessionTimeout: 2 * time.Second,
+	}
+	for _, f := range change {
+		f(&cfg, &options)
+	}
+	r, err := New(cfg, sink, options)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	out := &running{Runner: r, t: b.t, cancel: cancel, done: make(chan error, 1)}
+	go func() { out.done <- r.Run(ctx) }()
+	b.t.Cleanup(func() { out.stop() })
+	return out
+}
+
+// stop ends the runner and waits for it. It may be called twice.
+func (r *running) stop() {
+	r.t.Helper()
+	r.cancel()
+	select {
+	case err := <-r.done:
+		if err != nil {
+			r.t.Errorf("Run: %v", err)
+		}
+		r.done <- nil
+	case <-time.After(30 * time.Second):
+		r.t.Fatal("Run does not end")
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("after 30 s: not %s", what)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func newMemory(t *testing.T, store *memorysink.Store) sinks.Sink {
+	t.Helper()
+	sink, err := memorysink.New(memorysink.Config{Store: store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sink
+}
+
+// Two processes of one sink come and go while the destination and the broker
+// fail at random. In the end destination and receipts are the model's.
+func TestRunner_ConvergesThroughFailuresAndRebalances(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	b := newBroker(t)
+	store := &memorysink.Store{}
+	var mu sync.Mutex
+	failing := true
+	store.Intercept(func(batch []sinks.Record) error {
+		mu.Lock()
+		defer mu.Unlock()
+		switch dice := random.IntN(6); {
+		case !failing || dice > 2:
+			return nil
+		case dice == 0:
+			return errDown
+		}
+		var failed sinks.BatchError
+		failed.Fail(random.IntN(len(batch)), errDown)
+		return failed.Err()
+	})
+	few := func(cfg *Config, _ *Options) { cfg.BatchRecords, cfg.MaxAttempts = 40, 1000 }
+	model := newModel(seed)
+	first := b.run(sinkName, "a", newMemory(t, store), few)
+	var second *running
+	for step := range 60 {
+		b.write(model.step(20)...)
+		switch step {
+		case 10:
+			second = b.run(sinkName, "b", newMemory(t, store), few)
+		case 25:
+			first.stop()
+		case 35:
+			first = b.run(sinkName, "a", newMemory(t, store), few)
+			b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Group: first.Group(), Err: kerr.IllegalGeneration, Count: 5})
+		case 45:
+			second.stop()
+		case 50:
+			b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, TopLevel: true, Err: kerr.InvalidProducerEpoch, When: func(r kmsg.Request) bool {
+				return r.(*kmsg.EndTxnRequest).TransactionalID == first.Group()+".a"
+			}})
+		}
+		time.Sleep(time.Duration(model.random.IntN(40)) * time.Millisecond) // different each time, that is all
+	}
+	mu.Lock()
+	failing = false
+	mu.Unlock()
+	eventually(t, "caught up", func() bool {
+		s := first.Status()
+		return len(s.Ready) == partitions && s.LagRecords == 0 && s.ErasuresOwed == 0 && len(store.Users()) == len(model.live)
+	})
+	held := map[string]int64{}
+	for id, change := range store.Users() {
+		held[id] = change.Version
+	}
+	if !maps.Equal(held, model.live) {
+		t.Errorf("the destination holds %v, want %v", held, model.live)
+	}
+	receipts := b.latest(topics.ErasureReceipts())
+	for id, version := range model.erased {
+		var receipt schemas.Receipt
+		err := (&schemas.Codec{}).Decode(t.Context(), receipts[schemas.ReceiptKey(id, sinkName)], &receipt)
+		if err != nil || receipt.Version < version {
+			t.Errorf("receipt of %s: %+v, %v; want version %d", id, receipt, err, version)
+		}
+	}
+	if dead := b.latest(topics.DeadLetters(sinkName)); len(dead) != 0 {
+		t.Errorf("%d dead letters, want none", len(dead))
+	}
+}
+
+// model is the truth of the convergence test, and writes it as the sequencer
+// does.
+type model struct {
+	random  *rand.Rand
+	version int64
+	live    map[string]int64 // version by Clerk ID
+	erased  map[string]int64
+	signed  map[string]bool // deleted for ever
+}
+
+func newModel(seed uint64) *model {
+	return &model{
+		random: rand.New(rand.NewPCG(seed, 2)), live: map[string]int64{}, erased: map[string]int64{}, signed: map[string]bool{},
+	}
+}
+
+func (m *model) step(n int) (records []*kgo.Record) {
+	for range n {
+		id := user(m.random.IntN(150))
+		if m.signed[id] {
+			continue
+		}
+		m.version++
+		if m.random.IntN(5) > 0 {
+			records = append(records, upsert(id, m.version))
+			if _, ok := m.erased[id]; ok {
+				records = append(records, erasure(id, nil))
+			}
+			m.live[id] = m.version
+			delete(m.erased, id)
+			continue
+		}
+		origin := schemas.OriginReconcile
+		if m.random.IntN(2) == 0 {
+			origin = schemas.OriginWebhook
+			m.signed[id] = true
+		}
+		records = append(records, tombstone(id, m.version, origin), erasure(id, &schemas.Erasure{
+			ClerkID: id, Epoch: 1, Version: m.version, Origin: origin, Inferred: origin == schemas.OriginReconcile,
+		}))
+		m.erased[id] = m.version
+		delete(m.live, id)
+	}
+	return records
+}
+
+// The sink was away for longer than tombstones last: nothing in clerk.users
+// speaks of the user any more.
+func TestRunner_PaysWhatItOwesAfterALongAbsence(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	store := &memorysink.Store{}
+	first := b.run(sinkName, "a", newMemory(t, store))
+	b.write(upsert("gone", 1), upsert("stays", 2))
+	eventually(t, "two users held", func() bool { return len(store.Users()) == 2 })
+	first.stop()
+	b.write(erasure("gone", &schemas.Erasure{ClerkID: "gone", Epoch: 1, Version: 3, Origin: schemas.OriginWebhook, RequestedAt: 1}))
+	second := b.run(sinkName, "a", newMemory(t, store))
+	receipt := schemas.ReceiptKey("gone", sinkName)
+	eventually(t, "erased, with a receipt", func() bool { return len(store.Users()) == 1 && b.latest(topics.ErasureReceipts())[receipt] != nil })
+	eventually(t, "nothing owed", func() bool { return second.Status().ErasuresOwed == 0 })
+	second.stop()
+
+	calls := newScripted(t, nil) // what is paid is not demanded again
+	third := b.run(sinkName, "a", calls)
+	eventually(t, "ready", func() bool { return len(third.Status().Ready) == partitions })
+	third.stop()
+	if got := calls.sent("gone"); len(got) != 0 {
+		t.Errorf("the erasure was demanded %d times after the receipt", len(got))
+	}
+	// Another sink owes it for itself.
+	other := newScripted(t, nil)
+	b.run("other", "a", other)
+	eventually(t, "demanded from the other sink", func() bool { return len(other.sent("gone")) > 0 })
+}
+
+// A crash between the destination's acknowledgement and the commit: the batch
+// is applied again, and its receipts and dead letters are there once.
+func TestRunner_FailedCommitIsAppliedAgain(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	sink := newScripted(t, func(_ context.Context, batch []sinks.Record) error {
+		var failed sinks.BatchError
+		for i, r := range batch {
+			r.Remember(fmt.Append(r.State, "x"))
+			if r.ClerkID == "bad" {
+				failed.Fail(i, sinks.Permanent(sinks.ReasonInvalidRecord, errDown))
+			}
+		}
+		return failed.Err()
+	})
+	faults := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Err: kerr.IllegalGeneration, Count: 3})
+	b.write(upsert("good", 1), upsert("bad", 2), tombstone("gone", 3, schemas.OriginWebhook),
+		erasure("gone", &schemas.Erasure{ClerkID: "gone", Epoch: 1, Version: 3, Origin: schemas.OriginWebhook}))
+	r := b.run(sinkName, "a", sink)
+	eventually(t, "caught up", func() bool {
+		s := r.Status()
+		return len(s.Ready) == partitions && s.LagRecords == 0 && s.ErasuresOwed == 0
+	})
+	r.stop()
+	if faults.Hits() != 3 || len(sink.sent("good")) < 2 {
+		t.Errorf("%d commits failed, applied %d times; want 3, more than once", faults.Hits(), len(sink.sent("good")))
+	}
+	for topic, most := range map[string]int{topics.DeadLetters(sinkName): 1, topics.ErasureReceipts(): 2} {
+		n := 0
+		for p := range int32(partitions) {
+			err := compacted.Read(t.Context(), b.client, topic, p, func(*kgo.Record) error { n++; return nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n < 1 || n > most {
+			t.Errorf("%d records on %s, want 1 to %d", n, topic, most)
+		}
+	}
+	// State that was not committed was not remembered either.
+	if got := string(b.latest(topics.SinkState(sinkName))["good"]); got != "x" {
+		t.Errorf("state %q, want x, once", got)
+	}
+}
+
+func TestRunner_StateIsRestored(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	sink := newScripted(t, func(_ context.Context, batch []sinks.Record) error {
+		for _, r := range batch {
+			r.Remember(fmt.Appendf(slices.Clone(r.State), "%d,", r.Version.Number))
+		}
+		return nil
+	})
+	for version := int64(1); version <= 3; version++ {
+		b.write(upsert("a", version))
+		r := b.run(sinkName, "a", sink)
+		eventually(t, "applied and committed", func() bool { return len(sink.sent("a")) == int(version) && r.Status().LagRecords == 0 })
+		r.stop()
+	}
+	if got := string(b.latest(topics.SinkState(sinkName))["a"]); got != "1,2,3," {
+		t.Errorf("state %q, want 1,2,3,", got)
+	}
+}
+
+func TestRunner_BrokenSinkSlowsNoOther(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	down := b.run("down", "a", newScripted(t, func(context.Context, []sinks.Record) error { return errDown }))
+	fatal := b.run("fatal", "a", newScripted(t, func(context.Context, []sinks.Record) error {
+		return sinks.Fatal(sinks.ReasonUnauthorized, errDown)
+	}))
+	shut := newScripted(t, nil)
+	shut.open = func() error { return errDown }
+	closed := b.run("closed", "a", shut)
+	store := &memorysink.Store{}
+	b.run(sinkName, "a", newMemory(t, store))
+	for i := range 50 {
+		b.write(upsert(user(i), 1))
+	}
+	eventually(t, "the healthy sink holds all", func() bool { return len(store.Users()) == 50 })
+	eventually(t, "the fatal sink says so", func() bool { s := fatal.Status(); return s.Stopped && s.LastReason == sinks.ReasonUnauthorized })
+	eventually(t, "the sink that is down lags", func() bool { s := down.Status(); return s.LagRecords > 0 && s.LastReason == sinks.ReasonUnknown })
+	if closed.Status().Opened {
+		t.Error("a sink that cannot be opened says it is")
+	}
+	for _, r := range []*running{down, fatal} {
+		if dead := b.latest(topics.DeadLetters(r.cfg.Name)); len(dead) != 0 {
+			t.Errorf("%s: %d dead letters, want none", r.cfg.Name, len(dead))
+		}
+	}
+}
+
+// What a person mends at the destination needs no restart here.
+func TestRunner_FatalSinkIsOpenedAgain(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	var mu sync.Mutex
+	mended := false
+	sink := newScripted(t, func(context.Context, []sinks.Record) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if mended {
+			return nil
+		}
+		return sinks.Fatal(sinks.ReasonMisconfigured, errors.New("table missing"))
+	})
+	b.write(upsert("a", 1))
+	r := b.run(sinkName, "a", sink)
+	eventually(t, "stopped", func() bool { return r.Status().Stopped })
+	mu.Lock()
+	mended = true
+	mu.Unlock()
+	eventually(t, "applied", func() bool { s := r.Status(); return !s.Stopped && s.LagRecords == 0 && len(s.Ready) == partitions })
+	r.stop()
+	if sink.opened < 2 || sink.closed != sink.opened {
+		t.Errorf("opened %d times, closed %d times", sink.opened, sink.closed)
+	}
+}
+
+func TestRunner_ShutdownFinishesAndCommits(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	entered, leave := make(chan struct{}, 10), make(chan struct{})
+	sink := newScripted(t, func(context.Context, []sinks.Record) error {
+		entered <- struct{}{}
+		<-leave
+		return nil
+	})
+	b.write(upsert("a", 1))
+	r := b.run(sinkName, "a", sink)
+	<-entered
+	r.cancel()
+	close(leave)
+	r.stop()
+	next := newScripted(t, nil)
+	second := b.run(sinkName, "a", next)
+	eventually(t, "ready", func() bool { return len(second.Status().Ready) == partitions })
+	b.write(upsert("a", 2))
+	eventually(t, "the next change applied", func() bool { return len(next.sent("a")) > 0 })
+	if got := next.sent("a"); !slices.Equal(got, []int64{2}) {
+		t.Errorf("after the restart versions %v were sent, want 2 alone", got)
+	}
+}
+
+// Poison alone in a quiet topic is given up as soon as another record shows
+// that the destination lives, and not before.
+func TestRunner_LonePoison(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	sink := newScripted(t, func(_ context.Context, batch []sinks.Record) error {
+		if slices.ContainsFunc(batch, func(r sinks.Record) bool { return r.ClerkID == "bad" }) {
+			return errDown
+		}
+		return nil
+	})
+	r := b.run(sinkName, "a", sink)
+	b.write(upsert("bad", 1))
+	eventually(t, "attempted often", func() bool { return sink.callCount() > 3*r.cfg.MaxAttempts })
+	if dead := b.latest(topics.DeadLetters(sinkName)); len(dead) != 0 {
+		t.Fatalf("%d dead letters before anything was applied", len(dead))
+	}
+	b.write(upsert("good", 2))
+	eventually(t, "dead-lettered", func() bool { return len(b.latest(topics.DeadLetters(sinkName))) == 1 })
+	eventually(t, "caught up", func() bool { return r.Status().LagRecords == 0 })
+}
+
+func TestRunner_SecondProcessOfTheSameName(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	first := b.run(sinkName, "a", newScripted(t, nil))
+	second := b.run(sinkName, "a", newScripted(t, nil))
+	var ended *running
+	for i := int64(1); ended == nil && i < 200; i++ {
+		var records []*kgo.Record
+		for u := range 12 {
+			records = append(records, upsert(user(u), i))
+		}
+		b.write(records...)
+		select {
+		case err := <-first.done:
+			ended = first
+			first.done <- err
+		case err := <-second.done:
+			ended = second
+			second.done <- err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	if ended == nil {
+		t.Fatal("neither ended")
+	}
+	err := <-ended.done
+	ended.done <- nil
+	if !errors.Is(err, transact.ErrDuplicateInstance) {
+		t.Errorf("Run: %v, want ErrDuplicateInstance", err)
+	}
+}
+
+func TestConfig_Validate(t *testing.T) {
+	t.Parallel()
+	if err := DefaultConfig("crm-2").Validate(); err != nil {
+		t.Errorf("defaults: %v", err)
+	}
+	for _, name := range []string{"", "webhook", "Crm", "a/b", "-a", "a.b"} {
+		if DefaultConfig(name).Validate() == nil {
+			t.Errorf("name %q is accepted", name)
+		}
+	}
+	var empty Config
+	if err := empty.Validate(); err == nil || len(err.(interface{ Unwrap() []error }).Unwrap()) != 7 {
+		t.Errorf("zero value: %v, want seven problems", err)
+	}
+}
