@@ -38,8 +38,8 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return exitOK
+	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return exitOK // ended by a signal before there was anything to end
 	}
 	var problems config.Problems
 	var usage *usageError
@@ -87,7 +87,7 @@ New here? This needs no account, no Kafka and no settings:
 		return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newDev(), newRun(), newConfig(), newVersion())
+	root.AddCommand(newDev(), newRun(), newSnapshot(), newConfig(), newVersion())
 	return root
 }
 

@@ -28,7 +28,6 @@ type bar struct {
 	open  bool // complete is not closed yet
 	began time.Time
 	shown time.Time // when a line was last written
-	drawn bool      // the bar is on the terminal's line
 	phase snapshot.Phase
 }
 
@@ -48,11 +47,9 @@ func (b *bar) progress(p snapshot.Progress) {
 		}
 		b.show(p, now)
 	case snapshot.PhasePaused:
-		b.clear()
 		b.say.line("Snapshot paused at %s of %s users: %v. It goes on by itself.", number(int(p.Users)), number(int(p.Total)), p.Err)
 	case snapshot.PhaseIdle:
 		if b.phase == snapshot.PhaseSnapshot {
-			b.clear()
 			b.say.line("Snapshot complete: %s users in %.1f s.", number(int(p.Users)), now.Sub(b.began).Seconds())
 		}
 		if b.open {
@@ -69,34 +66,16 @@ func (b *bar) show(p snapshot.Progress, now time.Time) {
 		left = fmt.Sprintf(", %v left", p.Remaining.Round(time.Second))
 	}
 	numbers := fmt.Sprintf("%s of %s users, %.0f/s%s", number(int(p.Users)), number(int(p.Total)), p.RatePerSecond, left)
-	if b.say.bar {
-		share := 0.0
-		if p.Total > 0 {
-			share = min(1, float64(p.Users)/float64(p.Total))
-		}
-		done := int(share * barWidth)
-		fmt.Fprintf(b.say.out, "\r\x1b[KSnapshot [%s%s] %s", strings.Repeat("=", done), strings.Repeat(" ", barWidth-done), numbers)
-		b.drawn = true
+	share := 0.0
+	if p.Total > 0 {
+		share = min(1, float64(p.Users)/float64(p.Total))
+	}
+	done := int(share * barWidth)
+	if b.say.draw(fmt.Sprintf("Snapshot [%s%s] %s", strings.Repeat("=", done), strings.Repeat(" ", barWidth-done), numbers)) {
 		return
 	}
 	if now.Sub(b.shown) >= linesEvery {
 		b.shown = now
 		b.say.line("Snapshot: %s", numbers)
 	}
-}
-
-// clear takes the bar away, so that a line can be written.
-func (b *bar) clear() {
-	if b.drawn {
-		fmt.Fprint(b.say.out, "\r\x1b[K")
-		b.drawn = false
-	}
-}
-
-// close takes the bar away for good.
-func (b *bar) close() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.clear()
-	b.say.bar = false
 }

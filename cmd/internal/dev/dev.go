@@ -228,7 +228,6 @@ func (s *session) run(ctx context.Context) error {
 	silence()
 	summary, err := Summary{}, failed
 	if failed == nil {
-		s.bar.close()
 		summary, err = s.finish(running, interrupted)
 	}
 	stop()

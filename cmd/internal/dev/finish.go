@@ -46,7 +46,7 @@ type Summary struct {
 
 // finish drains what is under way and compares the three.
 func (s *session) finish(ctx context.Context, interrupted bool) (Summary, error) {
-	unfinished := !s.snapshotComplete(ctx, interrupted)
+	complete := s.snapshotComplete(ctx, interrupted)
 	s.say.draining()
 	if s.sim != nil {
 		draining, cancel := context.WithTimeoutCause(ctx, drainTimeout, errors.New("the pending deliveries were not taken in time"))
@@ -56,14 +56,17 @@ func (s *session) finish(ctx context.Context, interrupted bool) (Summary, error)
 			return Summary{}, fmt.Errorf("drain the simulated Clerk: %w", err)
 		}
 	}
-	if err := s.sequenced(ctx); err != nil {
-		return Summary{}, err
+	complete = complete || s.snapshotComplete(ctx, true)
+	if complete { // else new events come in all the time
+		if err := s.sequenced(ctx); err != nil {
+			return Summary{}, err
+		}
 	}
 	deadline := time.Now().Add(convergeTimeout)
 	for {
 		summary, err := s.compare(ctx)
-		summary.SnapshotUnfinished = unfinished
-		if err != nil || summary.Converged || unfinished || time.Now().After(deadline) {
+		summary.SnapshotUnfinished = !complete
+		if err != nil || summary.Converged || !complete || time.Now().After(deadline) {
 			s.count(&summary)
 			return summary, err
 		}

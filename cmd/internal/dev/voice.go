@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -15,12 +16,19 @@ import (
 // reportEvery is the interval of the lines that say what happens.
 const reportEvery = 10 * time.Second
 
-// voice speaks to the person at the terminal.
+// clearLine takes away what stands on the terminal's line.
+const clearLine = "\r\x1b[K"
+
+// voice speaks to the person at the terminal. Its methods line and draw are
+// safe for concurrent use.
 type voice struct {
-	out     io.Writer // people
 	summary io.Writer // the summary as JSON; nil: for people too
-	bar     bool      // out is a terminal
-	last    counts    // at the last line
+	last    counts    // at the last tick
+
+	mu    sync.Mutex
+	out   io.Writer // people
+	bar   bool      // out is a terminal
+	drawn bool      // a bar is on its line
 }
 
 func newVoice(o Options) *voice {
@@ -30,8 +38,28 @@ func newVoice(o Options) *voice {
 	return &voice{out: o.Stdout, bar: o.Terminal}
 }
 
-// line writes one line. That nobody reads it is no reason to stop.
-func (v *voice) line(format string, args ...any) { _, _ = fmt.Fprintf(v.out, format+"\n", args...) }
+// line writes one line, in place of a bar if there is one. That nobody reads
+// it is no reason to stop.
+func (v *voice) line(format string, args ...any) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.drawn {
+		format = clearLine + format
+		v.drawn = false
+	}
+	_, _ = fmt.Fprintf(v.out, format+"\n", args...)
+}
+
+// draw draws a bar, or reports that there is no terminal for it.
+func (v *voice) draw(text string) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.bar {
+		_, _ = fmt.Fprint(v.out, clearLine, text)
+		v.drawn = true
+	}
+	return v.bar
+}
 
 func number(n int) string { return humanize.Comma(int64(n)) }
 
@@ -61,7 +89,8 @@ func (v *voice) lookAround(s *session) {
 	v.line("Look around (a second terminal):")
 	v.line("  topic     kcat -C -b %s -t %s -o beginning -e -f '%%k  %%h\\n'", broker, users)
 	v.line("            kafka-console-consumer.sh --bootstrap-server %s --topic %s --from-beginning \\", broker, users)
-	v.line("              --isolation-level read_committed --property print.key=true --property print.headers=true --property print.value=false")
+	v.line("              --isolation-level read_committed --property print.value=false \\")
+	v.line("              --property print.key=true --property print.headers=true")
 	if path := s.database(); path != "" {
 		v.line("  table     sqlite3 %s 'SELECT id, email, updated_at FROM %s ORDER BY updated_at DESC LIMIT 5'", path, table)
 	}

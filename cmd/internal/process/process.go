@@ -142,11 +142,17 @@ func (p *Process) serve(ctx context.Context) error {
 // AdminAddr is where metrics and health are served.
 func (p *Process) AdminAddr() string { return p.listener.Addr().String() }
 
+// fetchWait bounds how long a broker holds a fetch that finds nothing; franz-go
+// takes 5 s. A client has one fetch at a broker at a time, so a partition that
+// is resumed after its restore would wait for that long behind the others.
+const fetchWait = 500 * time.Millisecond
+
 // connect makes the client that writes, and waits until it reaches a broker.
 func (p *Process) connect(ctx context.Context) (err error) {
 	if p.Client, err = p.settings.Config.Kafka.Options(telemetry.KafkaLogger(p.settings.Logger)); err != nil {
 		return err
 	}
+	p.Client = append(p.Client, kgo.FetchMaxWait(fetchWait))
 	p.client, err = kgo.NewClient(append(append(slices.Clone(p.Client), connector.WriterOptions()...), kgo.ClientID("clerk-connect."+p.settings.Config.InstanceName))...)
 	if err != nil {
 		return fmt.Errorf("client: %w", err)
@@ -156,13 +162,16 @@ func (p *Process) connect(ctx context.Context) (err error) {
 		if err == nil {
 			break
 		}
-		if ctx.Err() != nil || errors.Is(err, kerr.SaslAuthenticationFailed) {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, kerr.SaslAuthenticationFailed) {
 			return fmt.Errorf("connect to Kafka: %w", err)
 		}
 		p.settings.Logger.Warn("Kafka cannot be reached; trying again", "brokers", p.settings.Config.Kafka.Brokers, "err", err)
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return ctx.Err()
 		case <-time.After(waitForKafka):
 		}
 	}
