@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Runs every test that this machine can run and ends with what was covered.
+# With CI=true nothing may be left out: a server that cannot be had, or a
+# missing C compiler, is an error.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+here=deployments/servers
+ci=${CI:-}
+
+# On a person's machine nothing is installed unasked.
+[ "$ci" = true ] || export SERVERS_INSTALL=${SERVERS_INSTALL:-no}
+if ! $here/servers.sh start >/dev/null && [ "$ci" = true ]; then
+  echo "make test: with CI=true every server must start" >&2
+  exit 1
+fi
+eval "$($here/servers.sh env)"
+
+race=()
+if [ "$(go env CGO_ENABLED)" = 1 ] && command -v "$(go env CC)" >/dev/null; then
+  race=(-race)
+elif [ "$ci" = true ]; then
+  echo "make test: with CI=true the race detector needs a C compiler" >&2
+  exit 1
+fi
+
+status=0
+go test ${race[@]+"${race[@]}"} -timeout 20m ./... || status=1
+# The order of events once more, without the race detector and much longer.
+go test ./connector/sequencer -run 'TestConverges' -count=1 -rapid.checks="${HISTORIES:-100000}" -timeout 20m || status=1
+
+said() { if [ -n "$2" ]; then echo "  $1: yes"; else echo "  $1: NO ($3)"; fi; }
+shared=${CLERK_CONNECT_SHARED:-../shared}
+echo
+echo "covered:"
+said "unit, property and end-to-end tests on the embedded broker" yes ""
+said "race detector" "${race[*]:-}" "no C compiler"
+said "Apache Kafka" "${TEST_KAFKA_BROKERS:-}" "needs Java and Maven, or TEST_KAFKA_BROKERS"
+said "PostgreSQL" "${TEST_POSTGRES_DSN:-}" "needs its server, or TEST_POSTGRES_DSN"
+said "Schema Registry" "${TEST_SCHEMA_REGISTRY_URL:-}" "needs Java and Maven, or TEST_SCHEMA_REGISTRY_URL"
+said "Clerk's payloads and API descriptions" "$([ -d "$shared/fixtures" ] && echo yes)" "CLERK_CONNECT_SHARED names no such folder"
+[ $status = 0 ] && echo "all that was run has passed" || echo "SOME TESTS FAILED"
+exit $status
