@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -119,6 +120,8 @@ func readBody(w http.ResponseWriter, req *http.Request) ([]byte, outcome) {
 		switch {
 		case errors.As(err, &tooLarge):
 			return nil, bodyTooLarge
+		case errors.Is(err, os.ErrDeadlineExceeded): // first, since it cancels the context too
+			return nil, bodyUnread
 		case req.Context().Err() != nil, errors.Is(err, io.ErrUnexpectedEOF):
 			return nil, clientGone
 		}
