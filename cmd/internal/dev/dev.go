@@ -109,7 +109,7 @@ func (s *session) prepare(ctx context.Context) (err error) {
 	}
 	s.logger = logger.Logger(s.options.Stderr)
 	if s.sources.kafka == simulated {
-		if s.broker, err = embedded.Start(filepath.Join(s.options.DataDir, "broker"), s.logger); err != nil {
+		if s.broker, err = embedded.Start(ctx, filepath.Join(s.options.DataDir, "broker"), s.logger); err != nil {
 			return err
 		}
 		environ["KAFKA_BROKERS"] = s.broker.Address

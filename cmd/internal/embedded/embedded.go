@@ -30,8 +30,9 @@ const (
 	compactEvery = 10 * time.Minute
 	// never is longer than any session: kfake compacts by itself every hour,
 	// and ignores open transactions while it does (ten years, in milliseconds).
-	never    = 10 * 365 * 24 * 60 * 60 * 1000
-	infoName = "broker.json"
+	never       = 10 * 365 * 24 * 60 * 60 * 1000
+	infoName    = "broker.json"
+	runningName = "running"
 )
 
 // Broker is a running broker. Make one with [Start].
@@ -40,6 +41,7 @@ type Broker struct {
 	Address string
 
 	cluster *kfake.Cluster
+	running string // file that is there while the broker runs, and after a crash
 	commits sync.RWMutex
 }
 
@@ -49,19 +51,20 @@ type info struct {
 }
 
 // Start starts a broker whose data is in the folder dir, which it makes if it
-// is not there. Nobody else may use the folder meanwhile. The port of the first
-// start is kept in the folder for the next ones, so that clients find it
-// again; if it is taken by then, Start says so.
-func Start(dir string, logger *slog.Logger) (*Broker, error) {
+// is not there. Nobody else may use the folder meanwhile. The port is kept in
+// the folder, so that clients find the broker again at the next start; if it is
+// taken by then, the broker has another one.
+func Start(ctx context.Context, dir string, logger *slog.Logger) (*Broker, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
-	port, err := choosePort(filepath.Join(dir, infoName))
+	listener, err := listen(filepath.Join(dir, infoName))
 	if err != nil {
 		return nil, err
 	}
 	cluster, err := kfake.NewCluster(
-		kfake.Ports(port),
+		kfake.NumBrokers(1),
+		kfake.ListenFn(func(string, string) (net.Listener, error) { return listener, nil }),
 		kfake.ClusterID("clerk-connect"),
 		kfake.DataDir(filepath.Join(dir, "data")),
 		kfake.SyncWrites(),
@@ -69,48 +72,56 @@ func Start(dir string, logger *slog.Logger) (*Broker, error) {
 		kfake.WithLogger(brokerLogger{logger}),
 	)
 	if err != nil {
+		return nil, errors.Join(fmt.Errorf("embedded broker: %w", err), listener.Close())
+	}
+	b := &Broker{
+		Address: listener.Addr().String(),
+		cluster: cluster,
+		running: filepath.Join(dir, runningName),
+	}
+	if err := b.begin(ctx); err != nil {
+		cluster.Close()
 		return nil, fmt.Errorf("embedded broker: %w", err)
 	}
-	return &Broker{Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), cluster: cluster}, nil
+	return b, nil
 }
 
-// choosePort returns the port that the folder's broker had before, or for a
-// new folder DefaultPort, or a free one if that is taken.
-func choosePort(path string) (int, error) {
-	var known info
+// begin repairs what a crash has left, and marks the folder until Close.
+func (b *Broker) begin(ctx context.Context) error {
+	if _, err := os.Stat(b.running); err == nil {
+		return b.repair(ctx)
+	}
+	return os.WriteFile(b.running, nil, 0o600)
+}
+
+// listen listens where the folder's broker did before, for a new folder on
+// DefaultPort, and on another port if that is taken.
+func listen(path string) (net.Listener, error) {
+	known := info{DefaultPort}
 	text, err := os.ReadFile(path)
-	switch {
-	case err == nil:
-		if err := json.Unmarshal(text, &known); err != nil {
-			return 0, fmt.Errorf("%s: %w", path, err)
-		}
-		if _, err := freePort(known.Port); err != nil {
-			return 0, fmt.Errorf("the broker's port %d is taken: %w; end what listens there, or change the port in %s", known.Port, err, path)
-		}
-		return known.Port, nil
-	case !errors.Is(err, fs.ErrNotExist):
-		return 0, err
+	if err == nil {
+		err = json.Unmarshal(text, &known)
 	}
-	if known.Port, err = freePort(DefaultPort); err != nil {
-		if known.Port, err = freePort(0); err != nil {
-			return 0, err
-		}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	text, err = json.Marshal(known)
+	listener, err := listenOn(known.Port)
 	if err != nil {
-		return 0, err
+		if listener, err = listenOn(0); err != nil {
+			return nil, err
+		}
 	}
-	return known.Port, os.WriteFile(path, append(text, '\n'), 0o600)
+	if text, err = json.Marshal(info{listener.Addr().(*net.TCPAddr).Port}); err == nil {
+		err = os.WriteFile(path, append(text, '\n'), 0o600)
+	}
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
 }
 
-// freePort returns the port if nobody listens on it; for 0, any such port.
-func freePort(port int) (int, error) {
-	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-	if err != nil {
-		return 0, err
-	}
-	port = listener.Addr().(*net.TCPAddr).Port
-	return port, listener.Close()
+func listenOn(port int) (net.Listener, error) {
+	return net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 }
 
 // CommitLock is to be held from the begin to the end of every transaction: the
@@ -141,6 +152,7 @@ func (b *Broker) Compact() {
 // Close writes what is not yet on disk, and stops the broker.
 func (b *Broker) Close() {
 	b.cluster.Close()
+	_ = os.Remove(b.running) // else the next start looks for what to repair, and finds nothing
 }
 
 // brokerLogger passes on what kfake calls an error. Its warnings are about its

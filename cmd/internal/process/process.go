@@ -142,17 +142,11 @@ func (p *Process) serve(ctx context.Context) error {
 // AdminAddr is where metrics and health are served.
 func (p *Process) AdminAddr() string { return p.listener.Addr().String() }
 
-// fetchWait bounds how long a broker holds a fetch that finds nothing; franz-go
-// takes 5 s. A client has one fetch at a broker at a time, so a partition that
-// is resumed after its restore would wait for that long behind the others.
-const fetchWait = 500 * time.Millisecond
-
 // connect makes the client that writes, and waits until it reaches a broker.
 func (p *Process) connect(ctx context.Context) (err error) {
 	if p.Client, err = p.settings.Config.Kafka.Options(telemetry.KafkaLogger(p.settings.Logger)); err != nil {
 		return err
 	}
-	p.Client = append(p.Client, kgo.FetchMaxWait(fetchWait))
 	p.client, err = kgo.NewClient(append(append(slices.Clone(p.Client), connector.WriterOptions()...), kgo.ClientID("clerk-connect."+p.settings.Config.InstanceName))...)
 	if err != nil {
 		return fmt.Errorf("client: %w", err)
@@ -266,14 +260,17 @@ func (p *Process) buildSequencer() error {
 		CommitLock: p.settings.CommitLock,
 	})
 	p.Admin.Add("sequencer", func(context.Context) (any, error) {
-		status := p.Sequencer.Status()
+		s := p.Sequencer.Status()
+		detail := map[string]any{"owned": len(s.Owned), "ready": len(s.Ready), "gaps": s.Gaps, "known_users": s.Known}
 		switch {
-		case len(status.Ready) < len(status.Owned):
-			return status, fmt.Errorf("%d of %d partitions are restored", len(status.Ready), len(status.Owned))
-		case len(status.Gaps) > 0:
-			return status, fmt.Errorf("events of %d partitions were lost to retention; a snapshot has to make up for them", len(status.Gaps))
+		case s.Left:
+			return detail, errors.New("stopped")
+		case len(s.Ready) < len(s.Owned):
+			return detail, fmt.Errorf("%d of %d partitions are restored", len(s.Ready), len(s.Owned))
+		case len(s.Gaps) > 0:
+			return detail, fmt.Errorf("events of %d partitions were lost to retention; a snapshot has to make up for them", len(s.Gaps))
 		}
-		return status, nil
+		return detail, nil
 	})
 	return nil
 }
@@ -309,7 +306,7 @@ func (p *Process) buildSinks() error {
 func sinkReady(r *runner.Runner) (any, error) {
 	s := r.Status()
 	detail := map[string]any{
-		"kind": s.Kind, "owned": s.Owned, "ready": s.Ready, "lag_records": s.LagRecords,
+		"kind": s.Kind, "owned": len(s.Owned), "ready": len(s.Ready), "lag_records": s.LagRecords,
 		"lag_seconds": s.Lag.Seconds(), "erasures_owed": s.ErasuresOwed, "last_reason": s.LastReason,
 	}
 	switch {

@@ -1,0 +1,130 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+const all = "receiver,sequencer,snapshot,sinks"
+
+// kills is how often a process is killed at each point: E2E_KILLS, or a few.
+func kills(t *testing.T) int {
+	t.Helper()
+	if text := os.Getenv("E2E_KILLS"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	return 3
+}
+
+// TestKill_AtEachStep is G1, G2 and G5: the process is killed (kill -9) in the
+// middle of each step between the receipt of a webhook and the commit of what
+// a sink has applied, under load, and started again. The broker sees the
+// steps, so the broker tells when to kill: when a request arrives, before it
+// does what the request asks for, which it then does although nobody will hear
+// the answer.
+func TestKill_AtEachStep(t *testing.T) {
+	for name, request := range map[string]kmsg.Request{
+		"produce":           &kmsg.ProduceRequest{},        // an event, a transaction's record, a checkpoint
+		"begin transaction": &kmsg.InitProducerIDRequest{}, // at the start
+		"add partitions":    &kmsg.AddPartitionsToTxnRequest{},
+		"commit offsets":    &kmsg.TxnOffsetCommitRequest{}, // sequencer and sinks: after SQL, before the commit
+		"end transaction":   &kmsg.EndTxnRequest{},
+		"fetch":             &kmsg.FetchRequest{},
+		"join group":        &kmsg.JoinGroupRequest{},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStack(t, false, 120)
+			var armed atomic.Pointer[process]
+			hit := make(chan struct{}, 1)
+			var skip atomic.Int64
+			s.cluster.ControlKey(request.Key(), func(kmsg.Request) (kmsg.Response, error, bool) {
+				s.cluster.KeepControl()
+				if p := armed.Load(); p != nil && skip.Add(-1) < 0 {
+					if armed.CompareAndSwap(p, nil) {
+						_ = p.cmd.Process.Kill()
+						hit <- struct{}{}
+					}
+				}
+				return nil, nil, false
+			})
+			stop := s.load()
+			address := freeAddress(t)
+			for range kills(t) {
+				p := s.start("one", all, address)
+				skip.Store(rand.Int64N(12))
+				armed.Store(p)
+				select {
+				case <-hit:
+				case <-time.After(30 * time.Second):
+					t.Fatalf("the step was never reached:\n%s", tail(p.log.String()))
+				}
+				_ = p.wait(10 * time.Second)
+			}
+			p := s.start("one", all, address)
+			eventually(t, 60*time.Second, "ready", p.ready)
+			stop()
+			s.settle(60 * time.Second)
+			p.stop()
+		})
+	}
+}
+
+// TestKill_AnyTime kills at random moments, on Kafka.
+func TestKill_AnyTime(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, true, 300)
+	stop := s.load()
+	address := freeAddress(t)
+	for range kills(t) {
+		p := s.start("one", all, address)
+		time.Sleep(time.Duration(500+rand.IntN(4000)) * time.Millisecond)
+		p.kill()
+	}
+	p := s.start("one", all, address)
+	eventually(t, 90*time.Second, "ready", p.ready)
+	stop()
+	s.settle(90 * time.Second)
+	p.stop()
+}
+
+// TestStop_Drains: a process that is told to stop passes on what it took in,
+// and says nothing of an error.
+func TestStop_Drains(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, false, 50)
+	stop := s.load()
+	address := freeAddress(t)
+	for range 3 {
+		p := s.start("one", all, address)
+		eventually(t, 60*time.Second, "ready", p.ready)
+		time.Sleep(time.Second)
+		p.stop()
+	}
+	p := s.start("one", all, address)
+	eventually(t, 60*time.Second, "ready", p.ready)
+	stop()
+	s.settle(60 * time.Second)
+	p.stop()
+}
+
+// forEachBroker runs a test on the in-process broker and on Kafka.
+func forEachBroker(t *testing.T, test func(t *testing.T, kafka bool)) {
+	for _, kafka := range []bool{false, true} {
+		t.Run(fmt.Sprintf("kafka=%v", kafka), func(t *testing.T) {
+			t.Parallel()
+			test(t, kafka)
+		})
+	}
+}
