@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -35,12 +37,32 @@ never printed. It connects to nothing.`,
 		},
 	}
 	rolesFlag(cmd, &roles)
-	cmd.AddCommand(&cobra.Command{
+	cmd.AddCommand(newReference())
+	return cmd
+}
+
+func newReference() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
 		Use:   "reference",
 		Short: "Print the reference of all settings as Markdown",
 		Args:  noArguments,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return config.Reference(cmd.OutOrStdout()) },
-	})
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" {
+				return config.Reference(cmd.OutOrStdout())
+			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			written, err := config.InsertReference(string(text))
+			if err != nil {
+				return fmt.Errorf("%s: %w", file, err)
+			}
+			return os.WriteFile(file, []byte(written), 0o644)
+		},
+	}
+	cmd.Flags().StringVar(&file, "write", "", "write it into this `file`, between its two marks")
 	return cmd
 }
 

@@ -29,7 +29,7 @@ that was acknowledged is lost then either.`,
 		Example: `  # Everything in one process
   export KAFKA_BROKERS=kafka:9092 CLERK_SECRET_KEY_FILE=/run/secrets/clerk-key
   export CLERK_WEBHOOK_SIGNING_SECRET_FILE=/run/secrets/clerk-webhook WEBHOOK_ADDR=:8080
-  export SINKS=postgres SINK_POSTGRES_URL_FILE=/run/secrets/postgres-url
+  export SINKS=postgres SINK_POSTGRES_DSN_FILE=/run/secrets/postgres-dsn
   clerk-connect run
 
   # The process that faces the internet holds no key and no database password

@@ -34,14 +34,16 @@ func kills(t *testing.T) int {
 // does what the request asks for, which it then does although nobody will hear
 // the answer.
 func TestKill_AtEachStep(t *testing.T) {
-	for name, request := range map[string]kmsg.Request{
-		"produce":           &kmsg.ProduceRequest{},        // an event, a transaction's record, a checkpoint
-		"begin transaction": &kmsg.InitProducerIDRequest{}, // at the start
-		"add partitions":    &kmsg.AddPartitionsToTxnRequest{},
-		"commit offsets":    &kmsg.TxnOffsetCommitRequest{}, // sequencer and sinks: after SQL, before the commit
-		"end transaction":   &kmsg.EndTxnRequest{},
-		"fetch":             &kmsg.FetchRequest{},
-		"join group":        &kmsg.JoinGroupRequest{},
+	for name, step := range map[string]struct {
+		request kmsg.Request
+		often   int64 // how many of them a start sees at least
+	}{
+		"produce":           {&kmsg.ProduceRequest{}, 30},         // an event, a transaction's record, a checkpoint
+		"begin transaction": {&kmsg.InitProducerIDRequest{}, 3},   // a producer starts
+		"commit offsets":    {&kmsg.TxnOffsetCommitRequest{}, 10}, // sequencer and sinks: after SQL, before the commit
+		"end transaction":   {&kmsg.EndTxnRequest{}, 10},
+		"fetch":             {&kmsg.FetchRequest{}, 30},
+		"join group":        {&kmsg.JoinGroupRequest{}, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -49,7 +51,7 @@ func TestKill_AtEachStep(t *testing.T) {
 			var armed atomic.Pointer[process]
 			hit := make(chan struct{}, 1)
 			var skip atomic.Int64
-			s.cluster.ControlKey(request.Key(), func(kmsg.Request) (kmsg.Response, error, bool) {
+			s.cluster.ControlKey(step.request.Key(), func(kmsg.Request) (kmsg.Response, error, bool) {
 				s.cluster.KeepControl()
 				if p := armed.Load(); p != nil && skip.Add(-1) < 0 {
 					if armed.CompareAndSwap(p, nil) {
@@ -63,7 +65,7 @@ func TestKill_AtEachStep(t *testing.T) {
 			address := freeAddress(t)
 			for range kills(t) {
 				p := s.start("one", all, address)
-				skip.Store(rand.Int64N(12))
+				skip.Store(rand.Int64N(step.often))
 				armed.Store(p)
 				select {
 				case <-hit:

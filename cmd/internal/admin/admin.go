@@ -18,7 +18,7 @@ import (
 
 // Config says where to serve. Its variables stand behind ADMIN_.
 type Config struct {
-	Addr string `env:"ADDR" envDefault:":9464" doc:"Where /metrics, /livez and /readyz are served, as :9464 or 10.0.0.5:9464; they hold no user data and no secrets. Keep it from the internet."`
+	Addr string `env:"ADDR" envDefault:":9090" doc:"Where /metrics, /livez and /readyz are served, as :9090 or 10.0.0.5:9090; they hold no user data and no secrets. Keep it from the internet."`
 }
 
 // Validate reports every problem of the configuration.

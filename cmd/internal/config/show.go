@@ -67,6 +67,27 @@ func Reference(w io.Writer) error {
 	return err
 }
 
+// Marks of the section of the README that holds the reference.
+const (
+	beginReference = "<!-- begin: configuration reference, written by make reference -->\n"
+	endReference   = "<!-- end: configuration reference -->"
+)
+
+// InsertReference returns the text with the reference between its marks. It
+// fails if they are not there.
+func InsertReference(text string) (string, error) {
+	before, rest, begun := strings.Cut(text, beginReference)
+	_, after, ended := strings.Cut(rest, endReference)
+	if !begun || !ended {
+		return "", fmt.Errorf("no lines %q and %q between which the reference belongs", strings.TrimSpace(beginReference), endReference)
+	}
+	var reference strings.Builder
+	if err := Reference(&reference); err != nil {
+		return "", err
+	}
+	return before + beginReference + "\n" + reference.String() + "\n" + endReference + after, nil
+}
+
 func referenceTable(w *strings.Builder, title string, fields []*field) {
 	fmt.Fprintf(w, "#### %s\n\n| Variable | Default | Meaning |\n|---|---|---|\n", title)
 	for _, f := range fields {

@@ -151,7 +151,7 @@ func (s *session) environment() map[string]string {
 	environ := map[string]string{
 		"INSTANCE_NAME":    "dev",
 		"WEBHOOK_ADDR":     "127.0.0.1:0",
-		"ADMIN_ADDR":       freeAddress("127.0.0.1:9464"),
+		"ADMIN_ADDR":       freeAddress("127.0.0.1:9090"),
 		"SINKS":            "sqlite",
 		"SINK_SQLITE_PATH": filepath.Join(s.options.DataDir, "users.db"),
 		"LOG_LEVEL":        "warn",

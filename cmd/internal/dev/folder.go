@@ -8,7 +8,11 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
+
+// lockWait is how long the predecessor may take to be gone.
+const lockWait = 2 * time.Second
 
 // folder is the data folder of a session, locked against other processes.
 type folder struct{ lock *os.File }
@@ -30,8 +34,7 @@ func openFolder(dir string, clerk kind) (_ *folder, err error) {
 			f.close()
 		}
 	}()
-	// The kernel releases it when the process ends, however it ends.
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := take(lock); err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("another clerk-connect dev uses the data folder %s: end it, or give another --data-dir", dir)
 		}
@@ -55,6 +58,19 @@ func openFolder(dir string, clerk kind) (_ *folder, err error) {
 			dir, strings.TrimSpace(string(text)), clerk)
 	}
 	return f, nil
+}
+
+// take takes the lock. The kernel releases it when its process has ended,
+// which takes a moment after a kill while data goes to the disk.
+func take(lock *os.File) error {
+	deadline := time.Now().Add(lockWait)
+	for {
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(lockWait / 20)
+	}
 }
 
 func (f *folder) close() { _ = f.lock.Close() }

@@ -4,11 +4,13 @@ package kinds
 
 import (
 	"clerkconnect/sinks"
+	"clerkconnect/sinks/postgres"
 	"clerkconnect/sinks/sqlite"
 )
 
 // Table lists every kind of sink, by name.
 var Table = []Kind{
+	kind("postgres", postgres.New),
 	kind("sqlite", sqlite.New),
 }
 
