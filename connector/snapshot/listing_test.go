@@ -19,6 +19,7 @@ import (
 func newAPI(handler http.Handler, pageSize int) *api {
 	cfg := testConfig()
 	cfg.PageSize = pageSize
+	cfg.RequestTimeout = 0 // its timer would outlive a check that rapid gives up
 	return &api{
 		cfg: cfg, transport: &direct{handler: handler}, limiter: rate.NewLimiter(rate.Inf, 1),
 		metrics: newMetrics(nil), log: slog.New(slog.DiscardHandler), retryWait: time.Microsecond,
@@ -174,20 +175,75 @@ func TestListing_ServerThatCapsThePage(t *testing.T) {
 		}
 		sim.Handler().ServeHTTP(w, r)
 	}), 20)}
-	total := 0
-	for {
+	if read := readAll(t, place, nil); len(read) != 30 {
+		t.Errorf("read %d users, want 30", len(read))
+	}
+}
+
+// readAll walks to the end, in 100 pages at most, and calls after each page.
+func readAll(t *testing.T, place *listing, after func()) map[string]bool {
+	t.Helper()
+	read := map[string]bool{}
+	for range 100 {
 		rows, err := place.next(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(rows) == 0 {
-			break
+			return read
 		}
-		total += len(rows)
-		place.advance(rows)
+		for _, r := range rows {
+			read[r.id] = true
+		}
+		if place.advance(rows); after != nil {
+			after()
+		}
 	}
-	if total != 30 {
-		t.Errorf("read %d users, want 30", total)
+	t.Fatal("the walk does not end")
+	return nil
+}
+
+// TestListing_ServerWithoutCursors is an API that does not know starting_after
+// and ignores it, as it does unknown parameters.
+func TestListing_ServerWithoutCursors(t *testing.T) {
+	t.Parallel()
+	sim := newSim(t, clerksim.Config{Users: 30, Seed: 13})
+	place := &listing{api: newAPI(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query := r.URL.Query()
+		query.Del("starting_after")
+		r.URL.RawQuery = query.Encode()
+		sim.Handler().ServeHTTP(w, r)
+	}), 10)}
+	if read := readAll(t, place, nil); len(read) != 30 {
+		t.Errorf("read %d users, want 30", len(read))
+	}
+}
+
+// TestListing_ManyUsersOfOneMillisecond deletes the place after every second
+// page, while more users were created, and read, in its millisecond than a page
+// holds.
+func TestListing_ManyUsersOfOneMillisecond(t *testing.T) {
+	t.Parallel()
+	clock := time.UnixMilli(1_700_000_000_000)
+	sim := newSim(t, clerksim.Config{Seed: 14, Now: func() time.Time { return clock }})
+	for range 12 {
+		sim.SignUp()
+	}
+	clock = clock.Add(time.Second)
+	sim.SignUp()
+	place := &listing{api: newAPI(sim.Handler(), 3)}
+	pages := 0
+	read := readAll(t, place, func() {
+		if pages++; pages%2 == 0 {
+			if err := sim.Delete(place.id); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	for id := range sim.Truth() {
+		if !read[id] {
+			t.Errorf("%s is missing; %d read", id, len(read))
+		}
 	}
 }
 
@@ -216,5 +272,17 @@ func TestAPI_BoundsTheBody(t *testing.T) {
 	_, err := a.oldest(t.Context(), "", "")
 	if err == nil || !strings.Contains(err.Error(), "too large") {
 		t.Errorf("list: got %v, want an error about the size", err)
+	}
+}
+
+// TestAPI_UserIsMissingOnlyIfClerkSaysSo has a gateway that answers 404.
+func TestAPI_UserIsMissingOnlyIfClerkSaysSo(t *testing.T) {
+	t.Parallel()
+	sim := newSim(t, clerksim.Config{Users: 1, Seed: 12})
+	if _, _, found, err := newAPI(sim.Handler(), 10).user(t.Context(), "user_nobody"); found || err != nil {
+		t.Errorf("user: got found %t, %v; want neither", found, err)
+	}
+	if _, _, found, err := newAPI(http.NotFoundHandler(), 10).user(t.Context(), "user_nobody"); found || err == nil {
+		t.Errorf("user by a gateway: got found %t, %v; want an error", found, err)
 	}
 }

@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,9 +32,6 @@ var userID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 func (a *api) list(ctx context.Context, query url.Values) (page, error) {
 	var p page
 	err := a.get(ctx, endpointUsers, "/users", query, func(body json.RawMessage, date time.Time) error {
-		if trimmed := bytes.TrimLeft(body, " \t\r\n"); trimmed[0] != '[' {
-			return errors.New("answer is not a JSON array")
-		}
 		var raws []json.RawMessage
 		if err := json.Unmarshal(body, &raws); err != nil {
 			return err
