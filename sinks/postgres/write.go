@@ -54,7 +54,7 @@ func newStatements(users, versions string, columns []usertable.Column) statement
 		advance: "INSERT INTO " + versions + " AS held (id, epoch, version, deleted)\n" +
 			"SELECT * FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::boolean[])" + usertable.AdvanceClause + "\nRETURNING held.id",
 		remove: "DELETE FROM " + users + " AS u USING " + versions + " AS v\n" +
-			"WHERE v.id = ANY($1::text[]) AND v.deleted AND v.xmin = pg_current_xact_id()::xid AND u.id = v.id\nRETURNING v.id",
+			"WHERE v.id = ANY($1::text[]) AND v.deleted AND u.id = v.id\nRETURNING v.id",
 		replace: "INSERT INTO " + users + " (" + names + ")\nSELECT " + strings.Join(values, ", ") +
 			"\nFROM unnest(" + strings.Join(arrays, ", ") + ") AS i (" + names + ")\n" +
 			"JOIN " + versions + " AS v ON v.id = i.id AND v.xmin = pg_current_xact_id()::xid" + usertable.ReplaceClause(columns),
