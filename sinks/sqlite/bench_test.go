@@ -1,0 +1,101 @@
+package sqlite_test
+
+import (
+	"database/sql"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"clerkconnect/sinks"
+	"clerkconnect/sinks/sqlite"
+	"clerkconnect/sinks/usertable"
+)
+
+// BenchmarkApply measures how many users a second are written, of users that
+// are new and of users that are there, each with every column filled.
+// times-plain compares it with plain inserts of the same new rows through one
+// prepared statement in one transaction, into a table of the same columns in
+// the same file.
+func BenchmarkApply(b *testing.B) {
+	for _, size := range []int{1, 10, 100, 500, 1000} {
+		for _, form := range []string{"insert", "update"} {
+			b.Run(fmt.Sprintf("%s/batch=%d", form, size), func(b *testing.B) { benchmarkApply(b, size, form == "insert") })
+		}
+	}
+}
+
+func benchmarkApply(b *testing.B, size int, insert bool) {
+	path := filepath.Join(b.TempDir(), "users.db")
+	sink := openSink(b, sqlite.Config{Path: path, CreateTable: true, BusyTimeout: time.Second})
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=synchronous(FULL)&_pragma=secure_delete(ON)")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	columns := usertable.Columns()
+	exec(b, db, "CREATE TABLE plain (id TEXT NOT NULL PRIMARY KEY, "+usertable.Names(columns, "")+")")
+	version := int64(0)
+	batch := make([]sinks.Record, size)
+	next := func() {
+		version++
+		for i := range batch {
+			id := fmt.Sprintf("user_%08d", i)
+			if insert {
+				id = fmt.Sprintf("user_%08d_%08d", version, i)
+			}
+			batch[i] = change(id, version)
+		}
+	}
+	next()
+	mustApply(b, sink, batch...)
+	var plain time.Duration
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		next()
+		if insert {
+			plain += plainRows(b, db, columns, batch)
+		}
+		b.StartTimer()
+		mustApply(b, sink, batch...)
+	}
+	rows := float64(b.N * size)
+	b.ReportMetric(rows/b.Elapsed().Seconds(), "rows/s")
+	if insert {
+		b.ReportMetric(rows/plain.Seconds(), "plain-rows/s")
+		b.ReportMetric(b.Elapsed().Seconds()/plain.Seconds(), "times-plain")
+	}
+}
+
+// plainRows inserts the batch and returns how long it took.
+func plainRows(b *testing.B, db *sql.DB, columns []usertable.Column, batch []sinks.Record) time.Duration {
+	b.Helper()
+	start := time.Now()
+	tx, err := db.BeginTx(b.Context(), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	insert, err := tx.Prepare("INSERT INTO plain VALUES (?" + strings.Repeat(", ?", len(columns)) + ")")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, r := range batch {
+		row := []any{r.ClerkID}
+		for _, c := range columns {
+			value := c.Value(&r.Change.User)
+			if moment, ok := value.(time.Time); ok {
+				value = moment.Format(time.RFC3339)
+			}
+			row = append(row, value)
+		}
+		if _, err := insert.Exec(row...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		b.Fatal(err)
+	}
+	return time.Since(start)
+}
