@@ -31,7 +31,9 @@ real is touched. --real uses your Clerk instance, and your Kafka if it is named:
   CLERK_WEBHOOK_SIGNING_SECRET  webhooks are verified with it
   KAFKA_BROKERS                 optional; without it the embedded broker
 
-Simulated users never go to an outside Kafka.`,
+and takes the other settings of clerk-connect config reference too, but for the
+sinks: the destination is always SQLite. Simulated users never go to an outside
+Kafka.`,
 		Example: `  # A thousand users, five events a second; Ctrl-C ends it
   clerk-connect dev
 

@@ -167,7 +167,7 @@ func TestDev_InterruptedInOrder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	cmd := exec.Command(binary, "dev", "--data-dir", dir, "--users", "100", "--rate", "40")
 	cmd.Env = []string{"PATH=/nowhere"}
-	output := &watched{want: "Look around", seen: make(chan struct{})}
+	output := &watched{want: "Snapshot complete", seen: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = output, output
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -77,7 +77,7 @@ func TestKill_AtEachStep(t *testing.T) {
 			p := s.start("one", all, address)
 			eventually(t, 60*time.Second, "ready", p.ready)
 			stop()
-			s.settle(60 * time.Second)
+			s.settle(25 * time.Second)
 			p.stop()
 		})
 	}
@@ -117,7 +117,7 @@ func TestStop_Drains(t *testing.T) {
 	p := s.start("one", all, address)
 	eventually(t, 60*time.Second, "ready", p.ready)
 	stop()
-	s.settle(60 * time.Second)
+	s.settle(25 * time.Second)
 	p.stop()
 }
 

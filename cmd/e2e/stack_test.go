@@ -256,6 +256,11 @@ func (s *stack) start(name, roles, address string) *process {
 	}
 	go func() { p.ended <- p.cmd.Wait() }()
 	s.t.Cleanup(func() {
+		if s.t.Failed() {
+			p.signal(syscall.SIGQUIT)
+			time.Sleep(time.Second)
+			os.WriteFile("/tmp/lead/quit-"+fmt.Sprint(p.cmd.Process.Pid)+".txt", []byte(p.log.String()), 0o644)
+		}
 		p.kill()
 		if s.t.Failed() {
 			s.t.Logf("%s:\n%s", name, tail(p.log.String()))
@@ -360,6 +365,7 @@ func (s *stack) settle(within time.Duration) {
 			return
 		}
 		if time.Now().After(deadline) {
+			s.debug(differences)
 			s.t.Fatalf("not equal within %s, %d differences:\n%s", within, len(differences), strings.Join(differences[:min(20, len(differences))], "\n"))
 		}
 	}

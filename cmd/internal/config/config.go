@@ -106,11 +106,7 @@ func Load(environ map[string]string, roles []Role) (*Config, error) {
 	}
 	c.Webhook.SigningSecrets, c.Webhook.InstanceID = c.Clerk.WebhookSigningSecret, c.Clerk.InstanceID
 	problems = append(problems, unknown(environ, c.fields)...)
-	if !slices.ContainsFunc(c.fields, func(f *field) bool { return f.problem }) {
-		problems = append(problems, flatten(c.validate(roles))...)
-	} else {
-		problems = append(problems, c.withoutDuplicates(flatten(c.validate(roles)))...)
-	}
+	problems = append(problems, c.withoutUnread(flatten(c.validate(roles)))...)
 	if len(problems) == 0 {
 		return c, nil
 	}
@@ -182,9 +178,9 @@ func (s *Sink) fields() []*field {
 	return append(fieldsOf(reflect.ValueOf(s.Settings).Elem(), s.Prefix()), fieldsOf(reflect.ValueOf(&s.Runner).Elem(), s.Prefix())...)
 }
 
-// withoutDuplicates drops complaints of a package about a variable that could
-// not even be read.
-func (c *Config) withoutDuplicates(problems []error) []error {
+// withoutUnread drops what a package says of a variable that could not even be
+// read, which is reported already.
+func (c *Config) withoutUnread(problems []error) []error {
 	return slices.DeleteFunc(problems, func(err error) bool {
 		return slices.ContainsFunc(c.fields, func(f *field) bool { return f.problem && mentions(err, f.name) })
 	})

@@ -12,10 +12,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -145,33 +145,32 @@ func (s *session) prepare(ctx context.Context) (err error) {
 	return nil
 }
 
-// environment returns the settings: in the real mode those of the process with
-// defaults for a laptop, else these defaults and how to log.
+// environment returns the settings: those of a laptop, how to log, and in the
+// real mode what the process's environment says of everything but the sink.
 func (s *session) environment() map[string]string {
 	environ := map[string]string{
-		"INSTANCE_NAME":    "dev",
-		"WEBHOOK_ADDR":     "127.0.0.1:0",
-		"ADMIN_ADDR":       freeAddress("127.0.0.1:9090"),
-		"SINKS":            "sqlite",
-		"SINK_SQLITE_PATH": filepath.Join(s.options.DataDir, "users.db"),
-		"LOG_LEVEL":        "warn",
-		"LOG_FORMAT":       "text",
-	}
-	given := map[string]string{}
-	for name, value := range s.options.Environment {
-		if value != "" && (s.options.Real || name == "LOG_LEVEL" || name == "LOG_FORMAT") {
-			given[name] = value
-		}
+		"INSTANCE_NAME": "dev",
+		"WEBHOOK_ADDR":  "127.0.0.1:0",
+		"ADMIN_ADDR":    freeAddress("127.0.0.1:9090"),
+		"LOG_LEVEL":     "warn",
+		"LOG_FORMAT":    "text",
 	}
 	if s.options.Real {
-		environ["WEBHOOK_ADDR"] = "127.0.0.1:8787" // a tunnel has to know it
-		if sinks := given["SINKS"]; sinks != "" {
-			delete(environ, "SINK_SQLITE_PATH")
+		environ["WEBHOOK_ADDR"] = "127.0.0.1:8787" // fixed: a tunnel has to know it
+	}
+	for name, value := range s.options.Environment {
+		harmless := name == "LOG_LEVEL" || name == "LOG_FORMAT"
+		wanted := s.options.Real && !strings.HasPrefix(name, "SINK")
+		if value != "" && (harmless || wanted) {
+			environ[name] = value
 		}
 	}
-	maps.Copy(environ, given)
+	environ["SINKS"], environ["SINK_SQLITE_PATH"] = "sqlite", s.database()
 	return environ
 }
+
+// database is the file of the sink.
+func (s *session) database() string { return filepath.Join(s.options.DataDir, "users.db") }
 
 // freeAddress returns address, or one with another port if it is taken.
 func freeAddress(address string) string {
@@ -212,6 +211,7 @@ func (s *session) simulate(ctx context.Context, environ map[string]string) (err 
 func (s *session) run(ctx context.Context) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx)) // outlives ctx: draining needs all of it
 	defer stop()
+	s.say.lookAround(s)
 	var beside sync.WaitGroup
 	ended := make(chan error, 1)
 	go func() { ended <- s.process.Run(running) }()
@@ -241,7 +241,7 @@ func (s *session) run(ctx context.Context) error {
 	if err := s.say.summarize(summary); err != nil {
 		return err
 	}
-	if !summary.Converged && !summary.SnapshotUnfinished {
+	if !summary.Converged && !(interrupted && summary.SnapshotUnfinished) {
 		return ErrNotConverged
 	}
 	return nil
@@ -250,7 +250,6 @@ func (s *session) run(ctx context.Context) error {
 // watch prints what happens until it is time to end. interrupted is true if a
 // person ended it.
 func (s *session) watch(ctx context.Context, ended, dead <-chan error) (interrupted bool, failed error) {
-	complete := s.bar.complete
 	ticker := time.NewTicker(reportEvery)
 	defer ticker.Stop()
 	var over <-chan time.Time
@@ -267,9 +266,6 @@ func (s *session) watch(ctx context.Context, ended, dead <-chan error) (interrup
 			return false, fmt.Errorf("the pipeline ended: %w", err)
 		case err := <-dead:
 			return false, fmt.Errorf("the simulated Clerk ended: %w", err)
-		case <-complete:
-			complete = nil // once
-			s.say.lookAround(s)
 		case <-ticker.C:
 			s.say.tick(s)
 		}

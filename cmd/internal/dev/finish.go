@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"path/filepath"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -65,7 +64,7 @@ func (s *session) finish(ctx context.Context, interrupted bool) (Summary, error)
 	deadline := time.Now().Add(convergeTimeout)
 	for {
 		summary, err := s.compare(ctx)
-		summary.SnapshotUnfinished = !complete
+		summary.SnapshotUnfinished, summary.Converged = !complete, summary.Converged && complete
 		if err != nil || summary.Converged || !complete || time.Now().After(deadline) {
 			s.count(&summary)
 			return summary, err
@@ -204,17 +203,6 @@ func (s *session) readTopic(ctx context.Context) (map[string]state, error) {
 		}
 	}
 	return users, nil
-}
-
-// database is the file of the sink, "" if the session has another sink.
-func (s *session) database() string {
-	path := filepath.Join(s.options.DataDir, "users.db")
-	for _, sink := range s.cfg.Sinks {
-		if sink.Name == "sqlite" {
-			return path
-		}
-	}
-	return ""
 }
 
 // readTable reads the ids and versions that the sink has.

@@ -81,19 +81,16 @@ func (v *voice) introduce(s *session) {
 	v.line("")
 }
 
-// lookAround says where to look, once there is something to see.
+// lookAround says where to look.
 func (v *voice) lookAround(s *session) {
 	broker := s.cfg.Kafka.Brokers[0]
 	users := s.process.Topics.Users()
-	v.line("")
 	v.line("Look around (a second terminal):")
 	v.line("  topic     kcat -C -b %s -t %s -o beginning -e -f '%%k  %%h\\n'", broker, users)
 	v.line("            kafka-console-consumer.sh --bootstrap-server %s --topic %s --from-beginning \\", broker, users)
 	v.line("              --isolation-level read_committed --property print.value=false \\")
 	v.line("              --property print.key=true --property print.headers=true")
-	if path := s.database(); path != "" {
-		v.line("  table     sqlite3 %s 'SELECT id, email, updated_at FROM %s ORDER BY updated_at DESC LIMIT 5'", path, table)
-	}
+	v.line("  table     sqlite3 %s 'SELECT id, email, updated_at FROM %s ORDER BY updated_at DESC LIMIT 5'", s.database(), table)
 	v.line("  metrics   http://%s/metrics", s.process.AdminAddr())
 	v.line("  health    http://%s/readyz", s.process.AdminAddr())
 	webhooks := "http://" + s.process.Receiver.Addr() + s.cfg.Webhook.Path

@@ -42,7 +42,7 @@ type Settings struct {
 	Version  string
 	// CommitLock is that of an embedded broker; nil with a real Kafka.
 	CommitLock sync.Locker
-	// Progress is told how a snapshot goes on; nil: nobody is.
+	// Progress is told how a snapshot goes on; nil: the log is, now and then.
 	Progress func(snapshot.Progress)
 	// Observe, if set, may put something around a sink, to watch it.
 	Observe func(name string, sink sinks.Sink) sinks.Sink
@@ -227,7 +227,26 @@ func (p *Process) buildReceiver() (err error) {
 	return nil
 }
 
+// progressEvery is the interval of the log's lines about a snapshot.
+const progressEvery = 10 * time.Second
+
+// logProgress tells the log how a snapshot goes on.
+func (p *Process) logProgress() func(snapshot.Progress) {
+	var logged time.Time
+	return func(at snapshot.Progress) {
+		if at.Phase == snapshot.PhaseSnapshot && time.Since(logged) >= progressEvery {
+			logged = time.Now()
+			p.logger("snapshot").Info("snapshot under way", "users", at.Users, "total", at.Total,
+				"users_per_second", int(at.RatePerSecond), "remaining_seconds", int(at.Remaining.Seconds()))
+		}
+	}
+}
+
 func (p *Process) buildSnapshot() (err error) {
+	progress := p.settings.Progress
+	if progress == nil {
+		progress = p.logProgress()
+	}
 	p.Snapshot, err = snapshot.New(p.settings.Config.Snapshot, snapshot.Dependencies{
 		Writer:     p.writer,
 		Client:     p.Client,
@@ -235,7 +254,7 @@ func (p *Process) buildSnapshot() (err error) {
 		Policy:     p.Policy,
 		Registerer: p.settings.Registry,
 		Logger:     p.logger("snapshot"),
-		Progress:   p.settings.Progress,
+		Progress:   progress,
 	})
 	if err != nil {
 		return err
