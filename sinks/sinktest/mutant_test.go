@@ -32,8 +32,9 @@ type destination struct {
 
 // mutant is a right sink with places at which it can be made wrong.
 type mutant struct {
-	d    *destination
-	kind string
+	d      *destination
+	guards map[string]sinks.Guard // the destination's
+	kind   string
 
 	advance func(sinks.Guard, sinks.Record) (sinks.Guard, bool)
 	write   func(old, new map[string]any) map[string]any
@@ -85,8 +86,9 @@ func newMutant(d *destination, defect func(*mutant)) *mutant {
 		confirm: func(gone bool) bool { return gone },
 	}
 	defect(m)
+	m.guards = d.guards
 	if m.ownGuards {
-		m.d = &destination{rows: d.rows, aliases: d.aliases, guards: map[string]sinks.Guard{}}
+		m.guards = map[string]sinks.Guard{}
 	}
 	return m
 }
@@ -173,7 +175,7 @@ func (m *mutant) applyAll(_ context.Context, batch []sinks.Record) error {
 			continue
 		}
 		if m.advanceFirst {
-			m.d.guards[r.ClerkID] = sinks.Guard{Rank: schemas.Version{Epoch: r.Version.Epoch, Number: r.Version.Number + 1}}
+			m.guards[r.ClerkID] = sinks.Guard{Rank: schemas.Version{Epoch: r.Version.Epoch, Number: r.Version.Number + 1}}
 		}
 		if m.poison != nil {
 			return m.poison(i, *r.Change.User.FirstName)
@@ -199,7 +201,7 @@ func (m *mutant) emailTaken(r sinks.Record) bool {
 }
 
 func (m *mutant) applyOne(r sinks.Record) {
-	guard, moved := m.advance(m.d.guards[r.ClerkID], r)
+	guard, moved := m.advance(m.guards[r.ClerkID], r)
 	if m.racy {
 		m.d.mu.Unlock()
 		time.Sleep(50 * time.Microsecond)
@@ -211,7 +213,7 @@ func (m *mutant) applyOne(r sinks.Record) {
 		}
 		return
 	}
-	m.d.guards[r.ClerkID] = guard
+	m.guards[r.ClerkID] = guard
 	if r.Erase() {
 		_, held := m.d.rows[r.ClerkID]
 		r.Erased(m.outcome(held))
@@ -238,7 +240,7 @@ func (m *mutant) Keys(_ context.Context, after string, limit int) ([]string, err
 	m.d.mu.Lock()
 	defer m.d.mu.Unlock()
 	var all []string
-	for id := range m.d.guards {
+	for id := range m.guards {
 		if _, held := m.d.rows[id]; held || m.listsErased {
 			all = append(all, id)
 		}
