@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -21,7 +22,7 @@ import (
 type listing struct {
 	api     *api
 	id      string          // the place: id of the last user read; empty: at the start
-	created int64           // the place: the latest created_at read
+	created int64           // the place: that user's created_at
 	ties    map[string]bool // users created at that millisecond that were read
 	date    time.Time       // of the last answer: Clerk's clock
 }
@@ -68,12 +69,13 @@ func (l *listing) after(ctx context.Context, byTime bool) ([]row, error) {
 	if len(rows) > 0 || len(p.rows) < l.api.cfg.PageSize {
 		return rows, nil
 	}
-	// More users of one millisecond than a page holds: on from the last one.
-	last := p.rows[len(p.rows)-1].id
-	if last == "" || last == l.id {
+	// More users of one moment than a page holds, all of them read: on from the
+	// last one, and some are read twice.
+	last := p.rows[len(p.rows)-1]
+	if last.id == "" || last.id == l.id {
 		return nil, nil
 	}
-	l.id = last
+	l.place(last)
 	return l.after(ctx, false)
 }
 
@@ -88,32 +90,37 @@ func (l *listing) ended(ctx context.Context) (bool, error) {
 		total, _, err := l.api.count(ctx)
 		return total == 0, err
 	}
-	return l.read(newest.rows[0]) || newest.rows[0].created < l.created, nil
+	return l.read(newest.rows[0]), nil
 }
 
-// read says whether a user was read before, as far as the place tells.
+// read says whether a user was read before, as far as the place tells: whoever
+// was created before it was, if there was such a user then.
 func (l *listing) read(r row) bool {
-	return r.id != "" && (r.id == l.id || r.created == l.created && l.ties[r.id])
+	return r.id != "" && (r.id == l.id || r.created != 0 && r.created < l.created || r.created == l.created && l.ties[r.id])
 }
 
-// precedes says that a page begins before the place: the cursor was not heeded.
+// precedes says that a page has users from before the place, or the place
+// itself: the cursor was not heeded.
 func (l *listing) precedes(p page) bool {
-	return slices.ContainsFunc(p.rows, func(r row) bool { return r.created != 0 && r.created < l.created })
+	return slices.ContainsFunc(p.rows, func(r row) bool { return r.created != 0 && r.created < l.created || r.id == l.id })
 }
 
 // advance moves the place behind rows.
 func (l *listing) advance(rows []row) {
 	for _, r := range rows {
-		if r.id == "" {
-			continue
-		}
-		if l.id = r.id; r.created > l.created || l.ties == nil {
-			l.created, l.ties = max(l.created, r.created), map[string]bool{}
-		}
-		if r.created == l.created {
+		if r.id != "" {
+			l.place(r)
 			l.ties[r.id] = true
 		}
 	}
+}
+
+// place moves the place to a user.
+func (l *listing) place(r row) {
+	if l.ties == nil || r.created != 0 && r.created != l.created {
+		l.ties = map[string]bool{}
+	}
+	l.id, l.created = r.id, cmp.Or(r.created, l.created)
 }
 
 // cursorRefused says that an answer may mean that the cursor's user is gone:
