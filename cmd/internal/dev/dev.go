@@ -125,8 +125,13 @@ func (s *session) prepare(ctx context.Context) (err error) {
 	s.say.introduce(s)
 	s.registry = telemetry.Registry(s.options.Version)
 	s.bar = newBar(s.say)
+	listener, err := s.listen(ctx)
+	if err != nil {
+		return fmt.Errorf("metrics and health: %w", err)
+	}
 	settings := process.Settings{
-		Config: s.cfg, Roles: config.Roles(), Logger: s.logger, Registry: s.registry, Version: s.options.Version,
+		AdminListener: listener,
+		Config:        s.cfg, Roles: config.Roles(), Logger: s.logger, Registry: s.registry, Version: s.options.Version,
 		Progress: s.bar.progress,
 		Observe:  func(_ string, sink sinks.Sink) sinks.Sink { return s.latency.observe(sink) },
 	}
@@ -151,7 +156,7 @@ func (s *session) environment() map[string]string {
 	environ := map[string]string{
 		"INSTANCE_NAME": "dev",
 		"WEBHOOK_ADDR":  "127.0.0.1:0",
-		"ADMIN_ADDR":    freeAddress("127.0.0.1:9090"),
+		"ADMIN_ADDR":    "127.0.0.1:9090",
 		"LOG_LEVEL":     "warn",
 		"LOG_FORMAT":    "text",
 	}
@@ -172,14 +177,14 @@ func (s *session) environment() map[string]string {
 // database is the file of the sink.
 func (s *session) database() string { return filepath.Join(s.options.DataDir, "users.db") }
 
-// freeAddress returns address, or one with another port if it is taken.
-func freeAddress(address string) string {
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return "127.0.0.1:0"
+// listen listens for operators: where a person expects it, or on another port
+// if that is taken. In the real mode a setting may say where.
+func (s *session) listen(ctx context.Context) (net.Listener, error) {
+	var config net.ListenConfig
+	if listener, err := config.Listen(ctx, "tcp", s.cfg.Admin.Addr); err == nil || s.options.Environment["ADMIN_ADDR"] != "" && s.options.Real {
+		return listener, err
 	}
-	_ = listener.Close() // it was free
-	return address
+	return config.Listen(ctx, "tcp", "127.0.0.1:0")
 }
 
 // simulate makes the simulated Clerk and serves its Backend API.

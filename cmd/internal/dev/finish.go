@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -207,7 +208,11 @@ func (s *session) readTopic(ctx context.Context) (map[string]state, error) {
 
 // readTable reads the ids and versions that the sink has.
 func (s *session) readTable(ctx context.Context) (map[string]state, error) {
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: s.database(), RawQuery: "mode=ro&_pragma=busy_timeout(5000)"}).String())
+	path, err := filepath.Abs(s.database())
+	if err != nil {
+		return nil, fmt.Errorf("read the table: %w", err)
+	}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: path, RawQuery: "mode=ro&_pragma=busy_timeout(5000)"}).String())
 	if err != nil {
 		return nil, fmt.Errorf("read the table: %w", err)
 	}

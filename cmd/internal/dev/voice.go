@@ -74,7 +74,7 @@ func (v *voice) introduce(s *session) {
 	if s.broker != nil {
 		kafka = "an embedded broker at " + s.broker.Address
 	}
-	v.line("clerk-connect dev uses %s and %s; data in %s", clerk, kafka, s.options.DataDir)
+	v.line("clerk-connect dev uses %s and %s;\ndata in %s", clerk, kafka, s.options.DataDir)
 	if s.sim != nil && s.sim.Stats().Users != s.options.Users {
 		v.line("(the users of the last run; --users and --seed are for a new data folder)")
 	}
@@ -86,24 +86,27 @@ func (v *voice) lookAround(s *session) {
 	broker := s.cfg.Kafka.Brokers[0]
 	users := s.process.Topics.Users()
 	v.line("Look around (a second terminal):")
-	v.line("  topic     kcat -C -b %s -t %s -o beginning -e -f '%%k  %%h\\n'", broker, users)
-	v.line("            kafka-console-consumer.sh --bootstrap-server %s --topic %s --from-beginning \\", broker, users)
-	v.line("              --isolation-level read_committed --property print.value=false \\")
-	v.line("              --property print.key=true --property print.headers=true")
-	v.line("  table     sqlite3 %s 'SELECT id, email, updated_at FROM %s ORDER BY updated_at DESC LIMIT 5'", s.database(), table)
+	v.line("  topic     kcat -C -e -b %s -t %s -f '%%k  %%h\\n'", broker, users)
+	v.line("            kafka-console-consumer.sh --bootstrap-server %s \\", broker)
+	v.line("              --topic %s --from-beginning --isolation-level read_committed \\", users)
+	v.line("              --property print.key=true --property print.value=false")
+	v.line("  table     sqlite3 %s \\", s.database())
+	v.line("              'SELECT id, email FROM %s ORDER BY updated_at DESC LIMIT 5'", table)
 	v.line("  metrics   http://%s/metrics", s.process.AdminAddr())
 	v.line("  health    http://%s/readyz", s.process.AdminAddr())
 	webhooks := "http://" + s.process.Receiver.Addr() + s.cfg.Webhook.Path
 	v.line("  webhooks  %s", webhooks)
 	if s.sim == nil {
-		v.line("            Clerk has to reach it: open a tunnel to it and enter the tunnel's address in Clerk's Dashboard, Webhooks")
+		v.line("            Clerk has to reach it: open a tunnel to it, and enter the tunnel's")
+		v.line("            address in Clerk's Dashboard under Webhooks")
 	}
 	v.line("")
 	end := "Ctrl-C ends it in order"
 	if s.options.For > 0 {
 		end = fmt.Sprintf("It ends after %v", s.options.For)
 	}
-	v.line("%s; the same command goes on from there. %s removes everything.", end, "rm -r "+s.options.DataDir)
+	v.line("%s; the same command goes on from there.", end)
+	v.line("rm -r %s removes everything.", s.options.DataDir)
 	v.line("")
 }
 
@@ -122,7 +125,7 @@ func (v *voice) tick(s *session) {
 	if p50, p99, n := s.latency.quantiles(); n > 0 {
 		latency = fmt.Sprintf(" | webhook to row %v, 99%% within %v", p50, p99)
 	}
-	v.line("%s  %s users | +%d events%s | lag %d%s", time.Now().Format(time.TimeOnly), number(now.knownUsers), total, list(events), lag, latency)
+	v.line("%s  %s users | +%s events%s | lag %d%s", time.Now().Format(time.TimeOnly), number(now.knownUsers), number(total), list(events), lag, latency)
 }
 
 // list renders what is not zero, the most first.
@@ -146,7 +149,7 @@ func list(events map[string]int) string {
 
 func (v *voice) draining() {
 	v.line("")
-	v.line("Stopping: what is pending is delivered and written first (Ctrl-C again ends at once).")
+	v.line("Stopping: what is pending is delivered and written first.\n(Ctrl-C again ends at once.)")
 }
 
 // summarize prints the summary, for people or as JSON.
@@ -178,9 +181,9 @@ func (v *voice) summarize(s Summary) error {
 	v.line("")
 	switch {
 	case s.Converged && s.UsersInClerk != nil:
-		v.line("Converged: Clerk, the topic and the table hold the same users with the same content.")
+		v.line("Converged: the topic equals Clerk, field by field; the table the topic, version by version.")
 	case s.Converged:
-		v.line("Converged: the topic and the table hold the same users with the same content.")
+		v.line("Converged: the table equals the topic, version by version.")
 	case s.SnapshotUnfinished:
 		v.line("The snapshot is not finished; the same command goes on with it.")
 	}

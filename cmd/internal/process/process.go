@@ -40,6 +40,8 @@ type Settings struct {
 	Logger   *slog.Logger
 	Registry *prometheus.Registry
 	Version  string
+	// AdminListener is where metrics and health are served; nil: ADMIN_ADDR.
+	AdminListener net.Listener
 	// CommitLock is that of an embedded broker; nil with a real Kafka.
 	CommitLock sync.Locker
 	// Progress is told how a snapshot goes on; nil: the log is, now and then.
@@ -118,9 +120,11 @@ func New(ctx context.Context, settings Settings) (_ *Process, err error) {
 func (p *Process) listen(ctx context.Context) (err error) {
 	p.Admin = admin.New(p.settings.Registry, p.settings.Version)
 	p.Admin.Add("kafka", func(context.Context) (any, error) { return nil, errors.New("not connected yet") })
-	p.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", p.settings.Config.Admin.Addr)
-	if err != nil {
-		return fmt.Errorf("listen on ADMIN_ADDR: %w", err)
+	if p.listener = p.settings.AdminListener; p.listener == nil {
+		p.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", p.settings.Config.Admin.Addr)
+		if err != nil {
+			return fmt.Errorf("listen on ADMIN_ADDR: %w", err)
+		}
 	}
 	ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
 	p.served = make(chan error, 1)
