@@ -23,6 +23,21 @@
 // before 1.21 that pools transactions forgets them: add
 // default_query_exec_mode=cache_describe to the connection string.
 //
+// # Listing
+//
+// Keys must be in the order of their bytes. Each page reads the table unless
+// there is an index for it, which a table of millions of users wants:
+//
+//	CREATE INDEX ON clerk_users (id COLLATE "C");
+//
+// The key itself is not declared so, because joins with columns of an
+// application's could then not use that application's indexes.
+//
+// # Erasure
+//
+// The row is deleted; the space it took is cleared by VACUUM, and the
+// write-ahead log and backups keep it as long as they are kept.
+//
 // # Settings of the server that are overruled
 //
 // Each transaction sets its isolation level, its statement_timeout, and

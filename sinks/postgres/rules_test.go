@@ -1,12 +1,14 @@
 package postgres_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"clerkconnect/sinks"
 	"clerkconnect/sinks/postgres"
+	"clerkconnect/sinks/sinktest"
 	"clerkconnect/sinks/usertable"
 )
 
@@ -129,6 +131,34 @@ func TestTwoTables(t *testing.T) {
 	}
 }
 
+// TestKeys_Collation shows that keys come in the order of their bytes from a
+// table whose ids sort as words do.
+func TestKeys_Collation(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	if s.text(t, "SELECT count(*)::text FROM pg_collation WHERE collname = 'und-x-icu'") == "0" {
+		t.Skip("the server was built without ICU")
+	}
+	s.exec(t, strings.Replace(ownTable(""), "id varchar(64)", `id text COLLATE "und-x-icu"`, 1))
+	sink := open(t, s.config())
+	mustApply(t, sink, change("user_a", 1), change("user_B", 1), change("user_A", 1), change("user_b", 1))
+	mustApply(t, sink, change("user_a", 2), erase("user_b", 2))
+	var got []string
+	for after := ""; len(got) < 4; after = got[len(got)-1] {
+		keys, err := sink.Keys(t.Context(), after, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(keys) == 0 {
+			break
+		}
+		got = append(got, keys...)
+	}
+	if want := []string{"user_A", "user_B", "user_a"}; !slices.Equal(got, want) {
+		t.Errorf("Keys: got %q, want %q", got, want)
+	}
+}
+
 // TestReplayWritesNothing shows that only ids that moved touch the users table.
 func TestReplayWritesNothing(t *testing.T) {
 	t.Parallel()
@@ -141,6 +171,38 @@ func TestReplayWritesNothing(t *testing.T) {
 	if after := s.text(t, "SELECT xmin::text FROM %.clerk_users WHERE id = 'user_1'"); after != before {
 		t.Errorf("the row was written again")
 	}
+}
+
+// TestApply_NeedsNoAnswer shows that a batch is committed although the sink
+// was paused as soon as it had sent it: it holds no lock while it sleeps.
+func TestApply_NeedsNoAnswer(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	proxy := sinktest.NewProxy(t, s.address)
+	cfg := s.config()
+	cfg.DSN = s.through(proxy.Address, "")
+	cfg.MaxConnections = 1
+	sink := open(t, cfg)
+	// The pool asks a connection that was idle for a second for a sign of life,
+	// which a slow machine may bring about: hence another try.
+	for try := range int64(3) {
+		mustApply(t, sink, change("user_1", 1+10*try))
+		restore := proxy.Mute()
+		done := make(chan error, 1)
+		go func() { done <- sink.Apply(t.Context(), []sinks.Record{erase("user_1", 2+10*try)}) }()
+		gone := false
+		for deadline := time.Now().Add(5 * time.Second); !gone && time.Now().Before(deadline); {
+			gone = s.text(t, "SELECT count(*)::text FROM %.clerk_users") == "0"
+		}
+		restore()
+		if err := <-done; err != nil {
+			t.Fatalf("Apply: %v", err)
+		}
+		if gone {
+			return
+		}
+	}
+	t.Error("nothing was committed before the sink had an answer")
 }
 
 // TestErase_WaitsForRival is the race that a single statement would lose: the

@@ -14,6 +14,7 @@ type Proxy struct {
 	Address string
 
 	target string
+	gate   sync.RWMutex // held by Mute
 	mu     sync.Mutex
 	down   bool
 	open   map[net.Conn]bool
@@ -51,6 +52,25 @@ func NewProxy(t testing.TB, target string) *Proxy {
 func (p *Proxy) Cut() (restore func()) {
 	p.set(true)
 	return func() { p.set(false) }
+}
+
+// Mute holds every answer of the server back until restore is called: for the
+// server, a client that was paused.
+func (p *Proxy) Mute() (restore func()) {
+	p.gate.Lock()
+	return p.gate.Unlock
+}
+
+// answers writes what the server says to a client.
+type answers struct {
+	client net.Conn
+	gate   *sync.RWMutex
+}
+
+func (a answers) Write(b []byte) (int, error) {
+	a.gate.RLock()
+	defer a.gate.RUnlock()
+	return a.client.Write(b)
 }
 
 func (p *Proxy) set(down bool) {
@@ -99,7 +119,7 @@ func (p *Proxy) serve(client net.Conn) {
 		io.Copy(server, client) //nolint:errcheck // either side may hang up
 		server.Close()
 	}()
-	io.Copy(client, server) //nolint:errcheck // either side may hang up
+	io.Copy(answers{client, &p.gate}, server) //nolint:errcheck // either side may hang up
 	client.Close()
 	<-done
 }
