@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 
@@ -24,7 +25,7 @@ func classifyBatch(operation string, records int, err error) error {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return sinks.RetryAfter(sinks.ReasonTimeout, 0, fmt.Errorf("%s: %w", operation, err))
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled), errors.Is(err, sql.ErrTxDone): // the latter when the context ends within a batch
 		return sinks.RetryAfter(sinks.ReasonUnavailable, 0, fmt.Errorf("%s: %w", operation, err))
 	}
 	var failure *sqlite.Error

@@ -79,6 +79,40 @@ func TestSink_Locked(t *testing.T) {
 	}
 }
 
+// TestErase_WithReader shows that a program that reads for long delays neither
+// an erasure nor anything else for more than the busy timeout.
+func TestErase_WithReader(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "users.db")
+	sink := openSink(t, sqlite.Config{Path: path, CreateTable: true, BusyTimeout: 10 * time.Millisecond})
+	mustApply(t, sink, change("user_1", 1))
+	other, err := sql.Open("sqlite", "file:"+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	reader, err := other.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var held int
+	if err := reader.QueryRow("SELECT count(*) FROM clerk_users").Scan(&held); err != nil {
+		t.Fatal(err)
+	}
+	mustApply(t, sink, sinks.Record{ClerkID: "user_1", Version: schemas.Version{Epoch: 1, Number: 2}})
+	if gone, err := sink.Confirm(t.Context(), "user_1", nil); !gone || err != nil {
+		t.Errorf("Confirm: got %v, %v, want true", gone, err)
+	}
+	if err := reader.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	mustApply(t, sink, change("user_2", 1))
+	mustApply(t, sink, sinks.Record{ClerkID: "user_2", Version: schemas.Version{Epoch: 1, Number: 2}})
+	if info, err := os.Stat(path + "-wal"); err != nil || info.Size() != 0 {
+		t.Errorf("write-ahead log after the reader has ended: got %v, %v, want it empty", info.Size(), err)
+	}
+}
+
 func TestOpen(t *testing.T) {
 	t.Parallel()
 	own := "id TEXT PRIMARY KEY"
