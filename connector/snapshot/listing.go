@@ -28,7 +28,7 @@ type listing struct {
 }
 
 // errInconsistent means that answers contradict each other for too long.
-var errInconsistent = errors.New("Clerk lists nobody after the last user read, and yet newer users")
+var errInconsistent = errors.New("answers contradict each other: nobody is listed after the last user read, and yet there are newer users")
 
 // next returns the users after the place, none at the end. A short page is not
 // the end, since a server may cap the size: only an empty one is, and only when

@@ -203,12 +203,14 @@ func readAll(t *testing.T, place *listing, after func()) map[string]bool {
 // and ignores it, as it does unknown parameters.
 func TestListing_ServerWithoutCursors(t *testing.T) {
 	t.Parallel()
-	fake := &fakeUsers{mode: cursorUnknown}
-	for i := range 30 {
-		fake.add(fakeUser{ID: fmt.Sprint("user_", i), Created: int64(1000 + i)})
-	}
-	if read := readAll(t, &listing{api: newAPI(fake, 10)}, nil); len(read) != 30 {
-		t.Errorf("read %d users, want 30", len(read))
+	for _, test := range []struct{ users, perMillisecond int }{{30, 1}, {30, 4}, {3, 3}} {
+		fake := &fakeUsers{mode: cursorUnknown}
+		for i := range test.users {
+			fake.add(fakeUser{ID: fmt.Sprint("user_", i), Created: int64(1000 + i/test.perMillisecond)})
+		}
+		if read := readAll(t, &listing{api: newAPI(fake, 10)}, nil); len(read) != test.users {
+			t.Errorf("%+v: read %d users", test, len(read))
+		}
 	}
 }
 

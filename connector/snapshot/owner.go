@@ -115,7 +115,7 @@ func (o *owner) due() (reason string, due bool) {
 // Why a task is not ready.
 var (
 	errGap     = errors.New("events were lost to retention, and the snapshot that makes up for them is not finished")
-	errRefused = errors.New("Clerk refuses CLERK_SECRET_KEY: set the secret key of this instance")
+	errRefused = errors.New("CLERK_SECRET_KEY is refused by Clerk: set the secret key of this instance")
 )
 
 // answered notes what the end of a request to Clerk, or of a walk, means for
