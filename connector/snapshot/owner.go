@@ -97,6 +97,9 @@ func (o *owner) due() (reason string, due bool) {
 		wish.ID = "" // fulfilled, or under way
 	}
 	gaps := len(o.state.gaps()) > 0
+	if gaps {
+		o.t.setReady(errGap)
+	}
 	switch {
 	case o.offset.Snapshot == "":
 		reason = reasonInitial
