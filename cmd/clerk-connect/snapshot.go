@@ -32,7 +32,8 @@ told to stop sending, or that a mistake has lost.
 One process of the deployment does the walk: a running one with the role
 snapshot, else this command. Ctrl-C ends the waiting; the wish is kept, and a
 walk that was begun goes on wherever the role snapshot runs. What the topic
-already knows is dropped by the sequencer: a snapshot never does harm.`,
+already knows is dropped by the sequencer: a snapshot never does harm. Give the
+command the settings of the running processes, POLICY_* above all.`,
 		Example: `  KAFKA_BROKERS=kafka:9092 CLERK_SECRET_KEY_FILE=/run/secrets/clerk-key clerk-connect snapshot`,
 		Args:    noArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return takeSnapshot(cmd) },

@@ -35,6 +35,16 @@ func (s *stack) debug(differences []string) {
 	cl, _ := kgo.NewClient(s.opts...)
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
+	for _, name := range []string{"sequencer", "sink.sqlite", "snapshot"} {
+		gs, err := adm.DescribeGroups(context.Background(), s.topics.Prefix+"."+name)
+		for _, g := range gs {
+			s.t.Logf("group %s state %s proto %s err %v/%v", g.Group, g.State, g.Protocol, g.Err, err)
+			for _, m := range g.Members {
+				c, _ := m.Assigned.AsConsumer()
+				s.t.Logf("  member %s client %s %+v", m.MemberID, m.ClientID, c)
+			}
+		}
+	}
 	l, err := adm.Lag(context.Background(), s.topics.Prefix+".sequencer")
 	s.t.Logf("lag %v", err)
 	for _, g := range l {

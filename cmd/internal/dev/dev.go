@@ -107,7 +107,7 @@ func (s *session) prepare(ctx context.Context) (err error) {
 	if err := logger.Validate(); err != nil {
 		return config.Problems{err}
 	}
-	s.logger = logger.Logger(s.options.Stderr)
+	s.logger = logger.Logger(s.say.above(s.options.Stderr))
 	if s.sources.kafka == simulated {
 		if s.broker, err = embedded.Start(ctx, filepath.Join(s.options.DataDir, "broker"), s.logger); err != nil {
 			return err

@@ -61,6 +61,23 @@ func (v *voice) draw(text string) bool {
 	return v.bar
 }
 
+// above returns a writer for logs, which takes the bar away first.
+func (v *voice) above(w io.Writer) io.Writer {
+	return writer(func(p []byte) (int, error) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.drawn {
+			_, _ = fmt.Fprint(v.out, clearLine)
+			v.drawn = false
+		}
+		return w.Write(p)
+	})
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
 func number(n int) string { return humanize.Comma(int64(n)) }
 
 // introduce says what is used, first of all.
