@@ -22,19 +22,15 @@ type health struct {
 	limited time.Time // no call before: the destination's own word
 }
 
-// suspicion is what is held against records that failed.
-type suspicion struct {
-	attempts int // failed calls of exactly these records
-	applied  int // health.applied when they, or a batch with them, failed first
-}
-
 // unit is what is sent in one call.
 type unit struct {
-	items []*item
-	suspicion
-	failed bool // suspicion is set
-	split  bool // part of a batch that failed often: narrow it down at once
-	due    time.Time
+	items    []*item
+	due      time.Time // not before
+	attempts int       // failed calls of exactly these items
+	failed   bool      // they, or a batch with them, failed before
+	applied  int       // health.applied when that happened first
+	split    bool      // half of a batch that failed often: narrow it down at once
+	probe    bool      // applied before, and sent again to see whether the destination lives
 }
 
 // delivery brings one round to the destination. One goroutine runs it; each
@@ -71,7 +67,10 @@ var (
 // [transact.ErrAgain].
 func (p *processor) deliver(ctx context.Context, b *batch, items []*item) error {
 	calls, cancel := p.outlive(ctx)
-	d := &delivery{processor: p, batch: b, queue: p.units(items), answers: make(chan answer, p.facts.MaxInFlight)}
+	d := &delivery{processor: p, batch: b, answers: make(chan answer, p.facts.MaxInFlight)}
+	for chunk := range slices.Chunk(items, p.facts.MaxBatch) {
+		d.queue = append(d.queue, &unit{items: chunk})
+	}
 	defer func() {
 		cancel()
 		for ; d.inFlight > 0; d.inFlight-- {
@@ -96,22 +95,18 @@ func (p *processor) deliver(ctx context.Context, b *batch, items []*item) error 
 		if d.draining && (d.waiting() || errors.Is(context.Cause(ctx), transact.ErrPartitionLost) || calls.Err() != nil) {
 			return context.Cause(ctx)
 		}
-		if err := d.stuck(); err != nil {
-			return err
+		if d.stuck() && !d.probe() {
+			return transact.ErrAgain
 		}
 	}
 	return nil
 }
 
-// outlive returns the context of calls: it ends at once when a partition is
-// lost, and DrainTimeout after a shutdown began.
+// outlive returns the context of calls, which end DrainTimeout after ctx. If a
+// partition is lost they end at once, because deliver returns.
 func (p *processor) outlive(ctx context.Context) (context.Context, context.CancelFunc) {
 	calls, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
-		if cause := context.Cause(ctx); errors.Is(cause, transact.ErrPartitionLost) {
-			cancel(cause)
-			return
-		}
 		_ = sleep(calls, p.cfg.DrainTimeout)
 		cancel(errDrainTimeout)
 	})
@@ -119,23 +114,6 @@ func (p *processor) outlive(ctx context.Context) (context.Context, context.Cance
 		stop()
 		cancel(nil)
 	}
-}
-
-// units cuts items into batches. What failed alone before goes alone.
-func (p *processor) units(items []*item) []*unit {
-	var units []*unit
-	var fresh []*item
-	for _, it := range items {
-		if known, ok := p.suspects[it.record.Source]; ok && it.raw != nil {
-			units = append(units, &unit{items: []*item{it}, suspicion: known, failed: true, split: true})
-		} else {
-			fresh = append(fresh, it)
-		}
-	}
-	for chunk := range slices.Chunk(fresh, p.facts.MaxBatch) {
-		units = append(units, &unit{items: chunk})
-	}
-	return units
 }
 
 // start makes the calls that may be made now and returns how long nothing
@@ -224,7 +202,7 @@ func (d *delivery) settle(a answer) error {
 	for _, it := range a.unit.items {
 		it.attempts++
 	}
-	if problem.Class == sinks.ClassPermanent {
+	if problem.Class == sinks.ClassPermanent && !a.unit.probe {
 		d.health.streak = 0 // it answers
 		if len(a.unit.items) > 1 {
 			d.halve(a.unit)
@@ -262,7 +240,9 @@ func (d *delivery) settleListed(a answer, listed *sinks.BatchError) error {
 		case sinks.ClassFatal:
 			return err
 		case sinks.ClassPermanent:
-			d.giveUp(it, problem)
+			if !a.unit.probe {
+				d.giveUp(it, problem)
+			}
 		default:
 			again = append(again, it)
 			if len(again) == 1 || problem.After > worst.After {
@@ -320,6 +300,9 @@ func (d *delivery) succeed(a answer, ok func(int) bool) error {
 // retry puts a unit that failed back, in halves if it failed often, or gives
 // up on a record that fails alone, often, and while others are applied.
 func (d *delivery) retry(u *unit, problem sinks.Error) {
+	if u.probe {
+		return
+	}
 	if !u.failed {
 		u.failed, u.applied = true, d.health.applied
 	}
@@ -339,13 +322,11 @@ func (d *delivery) retry(u *unit, problem sinks.Error) {
 	}
 }
 
-// halve puts the halves of a unit where they are taken next.
+// halve queues the halves of a unit.
 func (d *delivery) halve(u *unit) {
 	middle := len(u.items) / 2
 	for _, half := range [][]*item{u.items[:middle:middle], u.items[middle:]} {
-		part := &unit{items: half, failed: u.failed, split: true}
-		part.suspicion.applied = u.suspicion.applied
-		d.queue = append(d.queue, part)
+		d.queue = append(d.queue, &unit{items: half, failed: u.failed, applied: u.applied, split: true})
 	}
 }
 
@@ -364,26 +345,23 @@ func (d *delivery) waiting() bool {
 	return d.health.streak > 0 || slices.ContainsFunc(d.queue, func(u *unit) bool { return u.attempts > 0 })
 }
 
-// stuck returns [transact.ErrAgain] if all that is left are single records
-// that failed often, while nothing else is here to show whether the
-// destination lives. The records that have come since may show it.
-func (d *delivery) stuck() error {
-	if d.inFlight > 0 || len(d.queue) == 0 {
-		return nil
-	}
-	fresh := false // failed MaxAttempts times since this was asked last
-	for _, u := range d.queue {
-		if len(u.items) > 1 || u.attempts < d.cfg.MaxAttempts {
-			return nil
+// stuck reports whether all that is left are single records that failed often,
+// while nothing else is here to show whether the destination lives. A record
+// that it took before may show it, or what has come since.
+func (d *delivery) stuck() bool {
+	return d.inFlight == 0 && len(d.queue) > 0 && !slices.ContainsFunc(d.queue, func(u *unit) bool {
+		return len(u.items) > 1 || u.attempts < d.cfg.MaxAttempts || d.health.applied > u.applied
+	})
+}
+
+// probe queues a change of this batch that is applied already, and reports
+// whether there is any. Sending it again is harmless by the contract.
+func (d *delivery) probe() bool {
+	for _, it := range slices.Backward(d.batch.items) {
+		if it.fate == applied && !it.record.Erase() {
+			d.queue = append(d.queue, &unit{items: []*item{it}, probe: true})
+			return true
 		}
-		known := d.suspects[u.items[0].record.Source]
-		fresh = fresh || u.attempts >= known.attempts+d.cfg.MaxAttempts
 	}
-	if !fresh {
-		return nil
-	}
-	for _, u := range d.queue {
-		d.suspects[u.items[0].record.Source] = u.suspicion
-	}
-	return transact.ErrAgain
+	return false
 }

@@ -120,7 +120,7 @@ func bare(t *testing.T, sink sinks.Sink) *processor {
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}
-	return &processor{Runner: r, partitions: map[int32]*memory{0: blank()}, suspects: map[sinks.Source]suspicion{}}
+	return &processor{Runner: r, partitions: map[int32]*memory{0: blank()}}
 }
 
 func blank() *memory {

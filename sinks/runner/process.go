@@ -23,8 +23,7 @@ var (
 type processor struct {
 	*Runner
 	partitions map[int32]*memory
-	suspects   map[sinks.Source]suspicion // across the batches that ErrAgain repeats
-	batch      *batch                     // what Process did last and nobody has committed yet
+	batch      *batch // what Process did last and nobody has committed yet
 }
 
 // batch is what one Process does. It becomes memory in Committed.
@@ -121,7 +120,6 @@ func (p *processor) Committed() {
 		}
 	}
 	p.batch = nil
-	clear(p.suspects)
 	p.status.finish()
 	p.countDebts()
 }

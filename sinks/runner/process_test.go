@@ -149,10 +149,11 @@ func TestProcess_OutageGivesNothingUp(t *testing.T) {
 			up := time.Now().Add(outage)
 			done := map[string]bool{}
 			sink := newScripted(t, nil)
-			sink.facts.MaxInFlight = 1
-			sink.facts.MaxBatch = 100
+			sink.facts.MaxBatch = 50
 			probes := 0
 			sink.apply = func(_ context.Context, batch []sinks.Record) error {
+				sink.mu.Lock()
+				defer sink.mu.Unlock()
 				if time.Now().Before(up) {
 					probes++
 					if unmarked {
@@ -231,8 +232,25 @@ func TestProcess_LonePoisonWaitsForAnother(t *testing.T) {
 		if len(out) != 1 || string(out[0].Key) != "bad" {
 			t.Errorf("output %v, want the dead letter of the bad record", out)
 		}
-		if len(p.suspects) != 0 {
-			t.Errorf("%d suspects are kept", len(p.suspects))
+	})
+}
+
+// Where a call takes one record, the others of the batch are applied before
+// such a record has failed: one of them is sent again, to see.
+func TestProcess_PoisonWhereACallTakesOneRecord(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		sink := newScripted(t, func(_ context.Context, batch []sinks.Record) error {
+			if batch[0].ClerkID == user(9) {
+				return errDown
+			}
+			return nil
+		})
+		sink.facts.MaxBatch, sink.facts.MaxInFlight = 1, 1
+		p := bare(t, sink)
+		out := process(t, p, upserts(10)...)
+		if len(out) != 1 || string(out[0].Key) != user(9) || sink.callCount() != 9+p.cfg.MaxAttempts+2 {
+			t.Errorf("output %v after %d calls, want the dead letter of %s after 21", out, sink.callCount(), user(9))
 		}
 	})
 }
@@ -247,9 +265,10 @@ func TestProcess_RetryAfterIsHonoured(t *testing.T) {
 			}
 			return nil
 		})
+		sink.facts.MaxBatch, sink.facts.MaxInFlight = 5, 1 // two batches: the wait is the destination's, not one batch's
 		out := process(t, bare(t, sink), upserts(10)...)
-		if took := time.Since(started); took < 20*time.Minute || len(out) != 0 || sink.callCount() != 21 {
-			t.Errorf("took %s with %d calls, output %v; want 20 min or more, 21 calls, nothing", took, sink.callCount(), out)
+		if took := time.Since(started); took < 20*time.Minute || len(out) != 0 || sink.callCount() != 22 {
+			t.Errorf("took %s with %d calls, output %v; want 20 min or more, 22 calls, nothing", took, sink.callCount(), out)
 		}
 	})
 }
@@ -503,6 +522,26 @@ func TestProcess_Shutdown(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The destination goes down within a batch whose first records it took.
+func TestProcess_OutageWithinABatch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		down, up := false, time.Now().Add(24*time.Hour)
+		sink := newScripted(t, func(_ context.Context, batch []sinks.Record) error {
+			down = down || batch[0].ClerkID == user(7)
+			if down && time.Now().Before(up) {
+				return errDown
+			}
+			return nil
+		})
+		sink.facts.MaxBatch, sink.facts.MaxInFlight = 1, 1
+		out := process(t, bare(t, sink), append(upserts(10), tombstone("gone", 1, schemas.OriginWebhook))...)
+		if len(out) != 1 || out[0].Topic != topics.ErasureReceipts() {
+			t.Errorf("output %v, want the receipt alone", out)
+		}
+	})
 }
 
 // Whatever the destination answers, every record ends in exactly one way, and

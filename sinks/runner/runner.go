@@ -137,7 +137,7 @@ func (r *Runner) own(ctx context.Context) error {
 		OnOwned:         r.status.own,
 		Progress:        &r.progress,
 		CommitLock:      r.options.CommitLock,
-	}, &processor{Runner: r, partitions: map[int32]*memory{}, suspects: map[sinks.Source]suspicion{}})
+	}, &processor{Runner: r, partitions: map[int32]*memory{}})
 }
 
 // lagInterval is how often the lag is measured: a request to each broker.

@@ -300,12 +300,17 @@ func TestRunner_PaysWhatItOwesAfterALongAbsence(t *testing.T) {
 	b.write(upsert("gone", 1), upsert("stays", 2))
 	eventually(t, "two users held", func() bool { return len(store.Users()) == 2 })
 	first.stop()
-	b.write(erasure("gone", &schemas.Erasure{ClerkID: "gone", Epoch: 1, Version: 3, Origin: schemas.OriginWebhook, RequestedAt: 1}))
+	inferred := &schemas.Erasure{ClerkID: "stays", Epoch: 1, Version: 3, Origin: schemas.OriginReconcile, Inferred: true}
+	b.write(erasure("gone", &schemas.Erasure{ClerkID: "gone", Epoch: 1, Version: 3, Origin: schemas.OriginWebhook, RequestedAt: 1}),
+		erasure("stays", inferred), erasure("stays", nil)) // withdrawn
 	second := b.run(sinkName, "a", newMemory(t, store))
 	receipt := schemas.ReceiptKey("gone", sinkName)
 	eventually(t, "erased, with a receipt", func() bool { return len(store.Users()) == 1 && b.latest(topics.ErasureReceipts())[receipt] != nil })
 	eventually(t, "nothing owed", func() bool { return second.Status().ErasuresOwed == 0 })
 	second.stop()
+	if _, held := store.User("stays"); !held {
+		t.Error("an erasure that was withdrawn was done")
+	}
 
 	calls := newScripted(t, nil) // what is paid is not demanded again
 	third := b.run(sinkName, "a", calls)
@@ -485,6 +490,20 @@ func TestRunner_LonePoison(t *testing.T) {
 	b.write(upsert("good", 2))
 	eventually(t, "dead-lettered", func() bool { return len(b.latest(topics.DeadLetters(sinkName))) == 1 })
 	eventually(t, "caught up", func() bool { return r.Status().LagRecords == 0 })
+}
+
+// A partition that goes while nothing is being written is noticed each time.
+func TestRunner_IdleRebalances(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	stays := b.run(sinkName, "a", newScripted(t, nil))
+	owned := func(r *running) int { return len(r.Status().Owned) }
+	for range 3 {
+		comes := b.run(sinkName, "b", newScripted(t, nil))
+		eventually(t, "shared between two", func() bool { return owned(comes) > 0 && owned(stays)+owned(comes) == partitions })
+		comes.stop()
+		eventually(t, "all with one", func() bool { return len(stays.Status().Ready) == partitions })
+	}
 }
 
 func TestRunner_SecondProcessOfTheSameName(t *testing.T) {
