@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -183,7 +185,7 @@ func TestDev_InterruptedInOrder(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("exit: %v", err)
 	}
-	text := output.text.String()
+	text := output.String()
 	if !strings.Contains(text, "Converged: the topic equals Clerk") {
 		t.Errorf("no word of convergence in:\n%s", text)
 	}
@@ -192,9 +194,37 @@ func TestDev_InterruptedInOrder(t *testing.T) {
 	}
 }
 
+// TestSnapshot_IsTakenByTheRunningProcess: the command asks, the process that
+// has the snapshot task does the walk, and the command sees its end.
+func TestSnapshot_IsTakenByTheRunningProcess(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command(binary, "dev", "--users", "100", "--rate", "0")
+	cmd.Dir = t.TempDir()
+	output := &watched{want: "Snapshot complete", seen: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = output, output
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}()
+	select {
+	case <-output.seen:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the first snapshot did not end within 20 s")
+	}
+	broker := regexp.MustCompile(`an embedded broker at ([0-9.:]+);`).FindStringSubmatch(output.String())[1]
+	stdout, stderr, code := run(t, []string{"KAFKA_BROKERS=" + broker, "CLERK_SECRET_KEY=sk_test_" + canary, "LOG_LEVEL=warn"}, "snapshot")
+	if code != exitOK || !strings.Contains(stdout, "100 of 100 users") || !strings.Contains(stdout, "Snapshot complete.") {
+		t.Errorf("snapshot: got exit code %d and %q, %q", code, stdout, stderr)
+	}
+}
+
 // watched collects output and tells when it has seen a text. The child's two
-// streams are one, so nothing writes to it at the same time.
+// streams are one, so nothing else writes to it.
 type watched struct {
+	mu   sync.Mutex
 	text bytes.Buffer
 	want string
 	seen chan struct{}
@@ -202,12 +232,20 @@ type watched struct {
 }
 
 func (w *watched) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	n, err := w.text.Write(p)
 	if !w.done && strings.Contains(w.text.String(), w.want) {
 		w.done = true
 		close(w.seen)
 	}
 	return n, err
+}
+
+func (w *watched) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
 }
 
 func summary(t *testing.T, env []string, args ...string) dev.Summary {

@@ -19,14 +19,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"clerkconnect/cmd/internal/config"
 	"clerkconnect/cmd/internal/embedded"
 	"clerkconnect/cmd/internal/process"
 	"clerkconnect/cmd/internal/telemetry"
 	"clerkconnect/connector/clerksim"
 	"clerkconnect/sinks"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Options are the flags of the command.
@@ -108,7 +108,7 @@ func (s *session) prepare(ctx context.Context) (err error) {
 		return config.Problems{err}
 	}
 	s.logger = logger.Logger(s.say.above(s.options.Stderr))
-	if s.sources.kafka == simulated {
+	if s.sources.kafka == inProcess {
 		if s.broker, err = embedded.Start(ctx, filepath.Join(s.options.DataDir, "broker"), s.logger); err != nil {
 			return err
 		}
@@ -218,29 +218,37 @@ func (s *session) run(ctx context.Context) error {
 	defer stop()
 	s.say.lookAround(s)
 	var beside sync.WaitGroup
-	ended := make(chan error, 1)
-	go func() { ended <- s.process.Run(running) }()
+	var pipeline, clerk error // what ended them, after beside.Wait
+	beside.Go(func() {
+		defer stop() // without the pipeline nothing can be drained
+		pipeline = s.process.Run(running)
+	})
 	if s.broker != nil {
 		beside.Go(func() { s.broker.Run(running) })
 	}
 	living, silence := context.WithCancel(running)
 	defer silence()
-	dead := make(chan error, 1)
 	if s.sim != nil {
-		beside.Go(func() { dead <- s.sim.Run(living) })
+		beside.Go(func() {
+			if clerk = s.sim.Run(living); clerk != nil {
+				stop()
+			}
+		})
 	}
-	interrupted, failed := s.watch(ctx, ended, dead)
+	interrupted := s.watch(ctx, running)
 	silence()
-	summary, err := Summary{}, failed
-	if failed == nil {
+	summary, err := Summary{}, running.Err()
+	if err == nil {
 		summary, err = s.finish(running, interrupted)
 	}
 	stop()
-	if failed == nil { // else the process has ended already, or the simulator has
-		err = errors.Join(err, <-ended)
-	}
 	beside.Wait()
-	if err != nil {
+	switch {
+	case pipeline != nil:
+		return fmt.Errorf("the pipeline ended: %w", pipeline)
+	case clerk != nil:
+		return fmt.Errorf("the simulated Clerk ended: %w", clerk)
+	case err != nil:
 		return err
 	}
 	if err := s.say.summarize(summary); err != nil {
@@ -252,9 +260,9 @@ func (s *session) run(ctx context.Context) error {
 	return nil
 }
 
-// watch prints what happens until it is time to end. interrupted is true if a
-// person ended it.
-func (s *session) watch(ctx context.Context, ended, dead <-chan error) (interrupted bool, failed error) {
+// watch prints what happens until it is time to end: ctx is done, which is a
+// person's wish, Options.For has passed, or running is over.
+func (s *session) watch(ctx, running context.Context) (interrupted bool) {
 	ticker := time.NewTicker(reportEvery)
 	defer ticker.Stop()
 	var over <-chan time.Time
@@ -264,13 +272,11 @@ func (s *session) watch(ctx context.Context, ended, dead <-chan error) (interrup
 	for {
 		select {
 		case <-ctx.Done():
-			return true, nil
+			return true
 		case <-over:
-			return false, nil
-		case err := <-ended:
-			return false, fmt.Errorf("the pipeline ended: %w", err)
-		case err := <-dead:
-			return false, fmt.Errorf("the simulated Clerk ended: %w", err)
+			return false
+		case <-running.Done():
+			return false
 		case <-ticker.C:
 			s.say.tick(s)
 		}

@@ -21,7 +21,7 @@ import (
 // Summary is what a session came to.
 type Summary struct {
 	Clerk string `json:"clerk"` // simulated or real
-	Kafka string `json:"kafka"`
+	Kafka string `json:"kafka"` // embedded or real
 
 	UsersInClerk  *int `json:"users_in_clerk,omitempty"` // not known of a real Clerk
 	UsersInTopic  int  `json:"users_in_topic"`
@@ -65,6 +65,9 @@ func (s *session) finish(ctx context.Context, interrupted bool) (Summary, error)
 	deadline := time.Now().Add(convergeTimeout)
 	for {
 		summary, err := s.compare(ctx)
+		if !complete {
+			err = nil // there may not even be a table yet
+		}
 		summary.SnapshotUnfinished, summary.Converged = !complete, summary.Converged && complete
 		if err != nil || summary.Converged || !complete || time.Now().After(deadline) {
 			s.count(&summary)

@@ -6,11 +6,12 @@ import (
 	"clerkconnect/cmd/internal/config"
 )
 
-// kind of a source: whether it is the real one.
+// kind of a source, as the summary names it.
 type kind string
 
 const (
-	simulated kind = "simulated"
+	simulated kind = "simulated" // Clerk
+	inProcess kind = "embedded"  // Kafka
 	real      kind = "real"
 )
 
@@ -21,7 +22,7 @@ type sources struct{ clerk, kafka kind }
 // reach an outside broker: a real Kafka needs a real Clerk.
 func choose(o Options) (sources, error) {
 	if !o.Real {
-		return sources{simulated, simulated}, nil
+		return sources{simulated, inProcess}, nil
 	}
 	given := func(name string) bool { return o.Environment[name] != "" || o.Environment[name+"_FILE"] != "" }
 	key, secret, kafka := given("CLERK_SECRET_KEY"), given("CLERK_WEBHOOK_SIGNING_SECRET"), given("KAFKA_BROKERS")
@@ -41,5 +42,5 @@ func choose(o Options) (sources, error) {
 	if kafka {
 		return sources{real, real}, nil
 	}
-	return sources{real, simulated}, nil
+	return sources{real, inProcess}, nil
 }
