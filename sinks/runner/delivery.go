@@ -211,13 +211,11 @@ func (d *delivery) settle(a answer) error {
 		}
 		return nil
 	}
-	d.health.streak++
-	if d.health.streak == 1 {
+	if d.health.streak++; d.health.streak == 1 {
 		d.logger.Warn("apply, will retry", "reason", problem.Reason, "batch_size", len(a.unit.items), "err", a.err)
 	}
 	d.status.failed(problem, false)
-	d.health.resting = time.Now().Add(d.backoff(d.health.streak))
-	d.health.limited = time.Now().Add(problem.After)
+	d.rest(problem)
 	d.retry(a.unit, problem)
 	return nil
 }
@@ -261,14 +259,25 @@ func (d *delivery) settleListed(a answer, listed *sinks.BatchError) error {
 	if len(again) > 0 {
 		if found == len(a.unit.items) {
 			d.health.streak++
-			d.health.resting = time.Now().Add(d.backoff(d.health.streak))
 		}
 		d.status.failed(worst, false)
-		d.health.limited = time.Now().Add(worst.After)
+		d.rest(worst)
 		a.unit.items = again
 		d.retry(a.unit, worst)
 	}
 	return nil
+}
+
+// rest sets how long no call is made: by the backoff if nothing succeeds, and
+// by the destination's own word.
+func (d *delivery) rest(problem sinks.Error) {
+	now := time.Now()
+	if d.health.streak > 0 {
+		d.health.resting = now.Add(d.backoff(d.health.streak))
+	}
+	if until := now.Add(problem.After); until.After(d.health.limited) {
+		d.health.limited = until
+	}
 }
 
 // succeed notes the records of a call that are applied.
@@ -284,6 +293,9 @@ func (d *delivery) succeed(a answer, ok func(int) bool) error {
 			continue
 		}
 		d.health.applied++
+		if a.unit.probe {
+			continue
+		}
 		it.result = a.records[i].Result()
 		it.result.State = bytes.Clone(it.result.State)
 		it.fate = applied
