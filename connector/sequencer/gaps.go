@@ -27,6 +27,8 @@ type gaps struct {
 	cfg   Config
 	gauge prometheus.Gauge
 
+	flagging sync.Mutex // held while connect-state is read or written
+
 	mu   sync.Mutex
 	open map[int32]bool
 }
@@ -74,6 +76,8 @@ func (g *gaps) check(ctx context.Context, partition int32) error {
 	}
 	g.cfg.Logger.Error("events were lost to retention before they were sequenced; a snapshot will make up for them",
 		"partition", partition, "offset", gap.Committed, "log_start", gap.LogStart)
+	g.flagging.Lock()
+	defer g.flagging.Unlock()
 	if err := g.cfg.Writer.StoreState(ctx, connector.StateKeyGapPrefix+strconv.Itoa(int(partition)), gap); err != nil {
 		return err
 	}
@@ -109,6 +113,8 @@ func (g *gaps) watchForever(ctx context.Context) {
 // refresh takes the open gaps from connect-state, also those that a process
 // before this one has flagged.
 func (g *gaps) refresh(ctx context.Context) error {
+	g.flagging.Lock()
+	defer g.flagging.Unlock()
 	open := map[int32]bool{}
 	err := compacted.Read(ctx, g.cfg.Client, g.cfg.Topics.ConnectState(), 0, func(r *kgo.Record) error {
 		number, ok := strings.CutPrefix(string(r.Key), connector.StateKeyGapPrefix)

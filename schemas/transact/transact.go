@@ -25,9 +25,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // ErrDuplicateInstance means that another live process uses the same
@@ -104,6 +104,7 @@ type Config struct {
 const (
 	defaultSessionTimeout = 10 * time.Second
 	restoreRetry          = time.Second
+	fencedHeartbeats      = 5 // until it is clear who has fenced us
 	maxRestores           = 4 // at once, so that a start does not read twelve partitions side by side
 
 	// fetchMaxWait is the default of Kafka's Java consumer. A partition that
@@ -191,6 +192,10 @@ func (o *owner) run(ctx context.Context) error {
 	session, err := kgo.NewGroupTransactSession(append(o.cfg.Client[:len(o.cfg.Client):len(o.cfg.Client)],
 		kgo.ClientID(o.cfg.TransactionalID),
 		kgo.ConsumerGroup(o.cfg.Group),
+		// A restart takes its predecessor's place at once instead of waiting for
+		// the session timeout of a killed one, and a second process of the same
+		// name is told from a pause: the broker fences the older one.
+		kgo.InstanceID(o.cfg.TransactionalID),
 		kgo.ConsumeTopics(o.cfg.Topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
@@ -213,15 +218,23 @@ func (o *owner) run(ctx context.Context) error {
 	}
 	o.session = session
 	defer o.close()
+	// Asking for the producer's id now ends what a predecessor of this name
+	// left open, which every restore would wait for otherwise.
+	if _, _, err := session.Client().ProducerID(ctx); err != nil {
+		return o.diagnose(ctx, fmt.Errorf("producer id of %s: %w", o.cfg.TransactionalID, err))
+	}
 	for ctx.Err() == nil {
 		if err := o.step(ctx); err != nil {
 			return o.diagnose(ctx, err)
 		}
 	}
+	memberID, _ := session.Client().GroupMetadata()
+	o.session.Close()
+	o.leave(ctx, memberID)
 	return nil
 }
 
-// close leaves the group, waits for restores and forgets every partition.
+// close ends the client, waits for restores and forgets every partition.
 func (o *owner) close() {
 	o.session.Close()
 	o.mu.Lock()
@@ -308,6 +321,9 @@ func (o *owner) step(ctx context.Context) error {
 	o.mu.Lock()
 	o.wake = stop
 	pending := len(o.dropped)+len(o.restored) > 0
+	for _, p := range o.owned {
+		pending = pending || !p.started
+	}
 	o.mu.Unlock()
 	if pending {
 		stop() // arrived between two polls
@@ -319,11 +335,17 @@ func (o *owner) step(ctx context.Context) error {
 	if fetches.IsClientClosed() {
 		return errors.New("client closed")
 	}
+	var fenced error
 	fetches.EachError(func(topic string, number int32, err error) {
-		if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		if errors.Is(err, kerr.FencedInstanceID) {
+			fenced = err
+		} else if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 			o.cfg.Logger.Warn("fetch", "topic", topic, "partition", number, "err", err)
 		}
 	})
+	if fenced != nil {
+		return fenced
+	}
 	if dropped {
 		// The session would refuse the next commit, and would not tell of
 		// another revocation before that: let it begin anew.
@@ -552,30 +574,41 @@ func (o *owner) restoreAll() {
 	o.startRestores()
 }
 
-// diagnose tells a fencing by another live process of the same name, which no
-// retry can mend, from one after a pause.
-func (o *owner) diagnose(ctx context.Context, err error) error {
-	fenced := errors.Is(err, kerr.ProducerFenced) || errors.Is(err, kerr.InvalidProducerEpoch) ||
-		errors.Is(err, kerr.InvalidProducerIDMapping) || errors.Is(err, kerr.TransactionCoordinatorFenced)
-	if !fenced {
-		return err
-	}
-	client, clientErr := kgo.NewClient(o.cfg.Client...)
-	if clientErr != nil {
-		return errors.Join(err, clientErr)
+// leave tells the group that this instance will not come back soon, so that
+// others take over at once: a static member does not leave by closing. memberID
+// is this process's own, so that it cannot make a successor of its name leave.
+func (o *owner) leave(ctx context.Context, memberID string) {
+	client, err := kgo.NewClient(o.cfg.Client...)
+	if err != nil {
+		return
 	}
 	defer client.Close()
-	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.cfg.SessionTimeout)
+	request := kmsg.NewPtrLeaveGroupRequest()
+	request.Group = o.cfg.Group
+	member := kmsg.NewLeaveGroupRequestMember()
+	member.MemberID, member.InstanceID = memberID, &o.cfg.TransactionalID
+	request.Members = append(request.Members, member)
+	leaving, cancel := o.ending(ctx)
 	defer cancel()
-	groups, describeErr := kadm.NewClient(client).DescribeGroups(asking, o.cfg.Group)
-	if describeErr != nil {
-		return errors.Join(err, describeErr)
+	if _, err := request.RequestWith(leaving, client); err != nil {
+		o.cfg.Logger.Warn("leave group, others take over after the session timeout", "group", o.cfg.Group, "err", err)
 	}
-	own, _ := o.session.Client().GroupMetadata()
-	for _, member := range groups[o.cfg.Group].Members {
-		if member.ClientID == o.cfg.TransactionalID && member.MemberID != own {
-			return fmt.Errorf("%w: %s of group %s on host %s", ErrDuplicateInstance, o.cfg.TransactionalID, o.cfg.Group, member.ClientHost)
+}
+
+// diagnose tells a fencing by another live process of the same name, which no
+// retry can mend, from one after a pause: that process joins the group under
+// our name too, and the next heartbeats tell of it.
+func (o *owner) diagnose(ctx context.Context, err error) error {
+	fenced := errors.Is(err, kerr.ProducerFenced) || errors.Is(err, kerr.InvalidProducerEpoch) || errors.Is(err, kerr.InvalidProducerIDMapping)
+	if fenced {
+		waiting, cancel := context.WithTimeout(ctx, fencedHeartbeats*o.cfg.SessionTimeout/10)
+		defer cancel()
+		for waiting.Err() == nil && !errors.Is(err, kerr.FencedInstanceID) {
+			err = errors.Join(err, o.session.PollFetches(waiting).Err())
 		}
+	}
+	if errors.Is(err, kerr.FencedInstanceID) {
+		return fmt.Errorf("%w: %s in group %s", ErrDuplicateInstance, o.cfg.TransactionalID, o.cfg.Group)
 	}
 	return err
 }
