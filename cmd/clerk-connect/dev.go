@@ -67,7 +67,7 @@ Kafka.`,
 	flags.Uint64Var(&options.Seed, "seed", 1, "what decides the simulated users and what they do")
 	flags.DurationVar(&options.For, "for", 0, "end after this `time`, as 30s, drain and print a summary; 0 runs until Ctrl-C")
 	flags.BoolVar(&options.Real, "real", false, "use the Clerk instance, and the Kafka, that the environment names")
-	flags.StringVarP(&output, "output", "o", "text", "the summary's form: text, or json on standard output with all else on standard error")
+	flags.StringVarP(&output, "output", "o", "text", "`form` of the summary: text, or json on standard output with all else on standard error")
 	return cmd
 }
 

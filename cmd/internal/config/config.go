@@ -99,8 +99,8 @@ func Load(environ map[string]string, roles []Role) (*Config, error) {
 			c.empty = append(c.empty, name)
 		}
 	}
-	problems := fill(c.fields, environ)
-	problems = append(problems, c.loadSinks(environ)...)
+	problems := fill(c.fields, environ, roles)
+	problems = append(problems, c.loadSinks(environ, roles)...)
 	if c.InstanceName == "" {
 		c.InstanceName, _ = os.Hostname()
 	}
@@ -118,12 +118,18 @@ func Load(environ map[string]string, roles []Role) (*Config, error) {
 func New() *Config {
 	c := &Config{}
 	c.fields = fieldsOf(reflect.ValueOf(c).Elem(), "")
-	fill(c.fields, nil)
+	fill(c.fields, nil, Roles())
 	return c
 }
 
-func fill(fields []*field, environ map[string]string) (problems []error) {
+// fill fills the fields that the roles need. What only others need is not even
+// read: a process that faces the internet holds no database password, and its
+// file need not be there.
+func fill(fields []*field, environ map[string]string, roles []Role) (problems []error) {
 	for _, f := range fields {
+		if f.elsewhere = !f.neededBy(roles); f.elsewhere {
+			continue
+		}
 		problems = append(problems, flatten(f.fill(environ))...)
 	}
 	return problems
@@ -132,7 +138,7 @@ func fill(fields []*field, environ map[string]string) (problems []error) {
 var sinkName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
 
 // loadSinks makes the sinks of SINKS and fills their settings.
-func (c *Config) loadSinks(environ map[string]string) (problems []error) {
+func (c *Config) loadSinks(environ map[string]string, roles []Role) (problems []error) {
 	names := make([]string, len(kinds.Table))
 	for i, k := range kinds.Table {
 		names[i] = k.Name
@@ -166,7 +172,7 @@ func (c *Config) loadSinks(environ map[string]string) (problems []error) {
 			}
 			owner[f.name] = name
 		}
-		problems = append(problems, fill(fields, environ)...)
+		problems = append(problems, fill(fields, environ, roles)...)
 		c.fields = append(c.fields, fields...)
 		sink.Runner.Name = name
 		c.Sinks = append(c.Sinks, sink)

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"clerkconnect/cmd/internal/kinds"
 )
 
 // canary is part of every secret of these tests; nothing may print it.
@@ -79,6 +81,10 @@ func TestLoad_Problems(t *testing.T) {
 		{"a snapshot needs no signing secret, no address", map[string]string{
 			"CLERK_WEBHOOK_SIGNING_SECRET": "", "WEBHOOK_ADDR": "",
 		}, []Role{RoleSnapshot}, nil},
+		{"a receiver does not read the secrets of others", map[string]string{
+			"CLERK_SECRET_KEY": "", "CLERK_SECRET_KEY_FILE": "/not/there", "SINKS": "postgres", "SINK_POSTGRES_DSN_FILE": "/not/there",
+			"SINK_SQLITE_PATH": "", "SINK_CRM_PATH": "",
+		}, []Role{RoleReceiver}, nil},
 		{"a sequencer needs Kafka alone", map[string]string{
 			"CLERK_WEBHOOK_SIGNING_SECRET": "", "WEBHOOK_ADDR": "", "CLERK_SECRET_KEY": "", "SINKS": "", "SINK_SQLITE_PATH": "", "SINK_CRM_PATH": "",
 		}, []Role{RoleSequencer}, nil},
@@ -165,14 +171,21 @@ func TestLoad_FileSecretIsTrimmed(t *testing.T) {
 	}
 }
 
-// TestSettings_AreDocumented: the reference has a sentence for each.
+// TestSettings_AreDocumented: the reference has a sentence for each, and no
+// name stands for two.
 func TestSettings_AreDocumented(t *testing.T) {
 	t.Parallel()
-	environ := complete()
-	c, _ := Load(environ, Roles())
-	for _, f := range c.fields {
-		if !strings.HasSuffix(f.doc, ".") {
-			t.Errorf("%s: the doc tag is %q, want a sentence", f.name, f.doc)
+	for _, kind := range kinds.Table {
+		sink := &Sink{Name: "x", Kind: kind, Settings: kind.Settings()}
+		seen := map[string]bool{}
+		for _, f := range append(New().fields, sink.fields()...) {
+			if !strings.HasSuffix(f.doc, ".") {
+				t.Errorf("%s: the doc tag is %q, want a sentence", f.name, f.doc)
+			}
+			if seen[f.name] {
+				t.Errorf("kind %s: there are two settings %s", kind.Name, f.name)
+			}
+			seen[f.name] = true
 		}
 	}
 }

@@ -25,6 +25,8 @@ type field struct {
 	tags    reflect.StructTag
 	source  string // where the value came from: default, environment, file; "" if not set
 	problem bool   // what was given could not be used
+
+	elsewhere bool // only roles that are not ours need it: not read
 }
 
 // secretName finds settings that are secret whatever their tags say: a

@@ -19,7 +19,10 @@ func (c *Config) Show(w io.Writer) error {
 		value, source := f.show(), f.source
 		if source == "" {
 			value, source = "-", "not set"
-			if f.name == "INSTANCE_NAME" {
+			switch {
+			case f.elsewhere:
+				source = "not for these roles"
+			case f.name == "INSTANCE_NAME":
 				value, source = c.InstanceName, "host name"
 			}
 		}

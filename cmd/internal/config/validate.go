@@ -40,6 +40,25 @@ func ParseRoles(names []string) ([]Role, error) {
 	return roles, nil
 }
 
+// needs says which settings one role alone needs, by the beginning of the name.
+var needs = []struct {
+	prefix string
+	role   Role
+}{
+	{"WEBHOOK_", RoleReceiver}, {"CLERK_WEBHOOK_", RoleReceiver},
+	{"SNAPSHOT_", RoleSnapshot}, {"CLERK_SECRET_KEY", RoleSnapshot},
+	{"SINK_", RoleSinks},
+}
+
+func (f *field) neededBy(roles []Role) bool {
+	for _, n := range needs {
+		if strings.HasPrefix(f.name, n.prefix) {
+			return slices.Contains(roles, n.role)
+		}
+	}
+	return true
+}
+
 var instanceName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,100}$`)
 
 // validate reports what is missing or wrong for these roles. What only other
