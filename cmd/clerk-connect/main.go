@@ -44,6 +44,8 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var problems config.Problems
 	var usage *usageError
 	switch {
+	case errors.Is(err, errLogged):
+		return exitFailure
 	case errors.As(err, &problems):
 		fmt.Fprintf(stderr, "The configuration has %d problem(s):\n", len(problems))
 		for _, problem := range problems {

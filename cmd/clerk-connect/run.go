@@ -1,6 +1,10 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"log/slog"
+
 	"github.com/spf13/cobra"
 
 	"clerkconnect/cmd/internal/config"
@@ -47,16 +51,28 @@ that was acknowledged is lost then either.`,
 			}
 			logger := c.Log.Logger(cmd.ErrOrStderr())
 			logger.Info("starting", "version", version(), "roles", chosen, "instance", c.InstanceName, "admin", c.Admin.Addr)
-			p, err := process.New(cmd.Context(), process.Settings{
-				Config: c, Roles: chosen, Logger: logger, Registry: telemetry.Registry(version()), Version: version(),
-			})
-			if err != nil {
-				return err
+			err = runRoles(cmd.Context(), c, chosen, logger)
+			if err != nil && cmd.Context().Err() == nil {
+				logger.Error("cannot go on", "err", err)
+				return errLogged
 			}
-			defer logger.Info("stopped")
-			return p.Run(cmd.Context())
+			logger.Info("stopped")
+			return err
 		},
 	}
 	rolesFlag(cmd, &roles)
 	return cmd
+}
+
+// errLogged is an error of which the log tells already.
+var errLogged = errors.New("see the log")
+
+func runRoles(ctx context.Context, c *config.Config, roles []config.Role, logger *slog.Logger) error {
+	p, err := process.New(ctx, process.Settings{
+		Config: c, Roles: roles, Logger: logger, Registry: telemetry.Registry(version()), Version: version(),
+	})
+	if err != nil {
+		return err
+	}
+	return p.Run(ctx)
 }

@@ -22,7 +22,6 @@ type bar struct {
 	complete chan struct{}
 
 	say *voice
-	now func() time.Time
 
 	mu    sync.Mutex
 	open  bool // complete is not closed yet
@@ -32,14 +31,14 @@ type bar struct {
 }
 
 func newBar(say *voice) *bar {
-	return &bar{complete: make(chan struct{}), open: true, say: say, now: time.Now}
+	return &bar{complete: make(chan struct{}), open: true, say: say}
 }
 
 // progress is told by the snapshot task.
 func (b *bar) progress(p snapshot.Progress) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := b.now()
+	now := time.Now()
 	switch p.Phase {
 	case snapshot.PhaseSnapshot:
 		if b.phase != snapshot.PhaseSnapshot {
