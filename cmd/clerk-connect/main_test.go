@@ -106,7 +106,7 @@ func TestDev(t *testing.T) {
 	outside, connections := untouchable(t)
 	env := []string{
 		"KAFKA_BROKERS=" + outside, "CLERK_API_URL=http://" + outside + "/v1", "CLERK_SECRET_KEY=sk_live_" + canary,
-		"CLERK_WEBHOOK_SIGNING_SECRET=whsec_" + canary, "KAFKA_SCHEMA_REGISTRY_URL=http://" + outside, "TOPIC_PREFIX=other",
+		"CLERK_WEBHOOK_SIGNING_SECRET=whsec_" + canary, "SCHEMA_REGISTRY_URL=http://" + outside, "TOPIC_PREFIX=other",
 		"SINKS=postgres", "SINK_POSTGRES_DSN=postgres://user:" + canary + "@" + outside + "/db",
 	}
 	args := []string{"dev", "--data-dir", filepath.Join(t.TempDir(), "data"), "--users", "300", "--rate", "40", "--for", "3s", "-o", "json"}

@@ -31,14 +31,15 @@ import (
 type Config struct {
 	InstanceName string `env:"INSTANCE_NAME" doc:"Name of this process among those of the deployment: stable over restarts, unique among live processes, 1 to 100 letters, digits, dots, underscores and hyphens. Without it the host's name."`
 
-	Kafka    kafka.Config       `envPrefix:"KAFKA_"`
-	Topics   topics.Config      `envPrefix:"TOPIC_"`
-	Clerk    Clerk              `envPrefix:"CLERK_"`
-	Snapshot snapshot.Config    // its variables have their whole names
-	Policy   clerk.PolicyConfig `envPrefix:"POLICY_"`
-	Webhook  webhook.Config     `envPrefix:"WEBHOOK_"`
-	Admin    admin.Config       `envPrefix:"ADMIN_"`
-	Log      telemetry.Config   `envPrefix:"LOG_"`
+	Kafka    kafka.Config         `envPrefix:"KAFKA_"`
+	Registry kafka.RegistryConfig `envPrefix:"SCHEMA_REGISTRY_"`
+	Topics   topics.Config        `envPrefix:"TOPIC_"`
+	Clerk    Clerk                `envPrefix:"CLERK_"`
+	Snapshot snapshot.Config      // its variables have their whole names
+	Policy   clerk.PolicyConfig   `envPrefix:"POLICY_"`
+	Webhook  webhook.Config       `envPrefix:"WEBHOOK_"`
+	Admin    admin.Config         `envPrefix:"ADMIN_"`
+	Log      telemetry.Config     `envPrefix:"LOG_"`
 
 	SinkNames []string `env:"SINKS" doc:"The sinks: a name each, and the kind where it differs, as postgres,crm=hubspot. A name is 1 to 40 lower-case letters, digits and hyphens; it is part of topic and group names, so a new name is a new sink that starts from nothing. The settings of a sink stand behind SINK_, its name in capitals (hyphens as underscores), and an underscore."`
 	// Sinks are those of SinkNames with their own settings.

@@ -34,6 +34,7 @@ func (c *Config) Show(w io.Writer) error {
 // sections are the parts of the reference: variables by prefix.
 var sections = []struct{ prefix, title string }{
 	{"KAFKA_", "Kafka"},
+	{"SCHEMA_REGISTRY_", "Schema Registry"},
 	{"TOPIC_", "Topics"},
 	{"CLERK_", "Clerk"},
 	{"WEBHOOK_", "Webhook receiver"},

@@ -5,10 +5,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/agnivade/levenshtein"
 )
 
 // prefixes are those under which every variable is one of ours, or foreign.
-var prefixes = []string{"KAFKA_", "TOPIC_", "CLERK_", "POLICY_", "WEBHOOK_", "SNAPSHOT_", "ADMIN_", "LOG_", "SINK_", "SINKS_", "INSTANCE_"}
+var prefixes = []string{"KAFKA_", "SCHEMA_REGISTRY_", "TOPIC_", "CLERK_", "POLICY_", "WEBHOOK_", "SNAPSHOT_", "ADMIN_", "LOG_", "SINK_", "SINKS_", "INSTANCE_"}
 
 // foreign are variables of other programs under our prefixes that are often
 // in the same environment: Kafka's own scripts, Clerk's SDKs.
@@ -57,30 +59,9 @@ func unknown(environ map[string]string, fields []*field) (problems []error) {
 func nearest(name string, known []string) string {
 	best, near := len(name)/3+1, ""
 	for _, candidate := range known {
-		if d := editDistance(name, candidate); d < best {
+		if d := levenshtein.ComputeDistance(name, candidate); d < best {
 			best, near = d, candidate
 		}
 	}
 	return near
-}
-
-// editDistance is the Levenshtein distance of two words.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -64,7 +64,7 @@ var instanceName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,100}$`)
 // validate reports what is missing or wrong for these roles. What only other
 // roles need is not looked at: it may be missing.
 func (c *Config) validate(roles []Role) error {
-	errs := []error{c.Kafka.Validate(), c.Topics.Validate(), c.Admin.Validate(), c.Log.Validate()}
+	errs := []error{c.Kafka.Validate(), c.Registry.Validate(), c.Topics.Validate(), c.Admin.Validate(), c.Log.Validate()}
 	problem := func(bad bool, format string, args ...any) {
 		if bad {
 			errs = append(errs, fmt.Errorf(format, args...))

@@ -1,25 +1,19 @@
-// Package kafka turns the KAFKA_* settings into client options.
+// Package kafka turns the KAFKA_* settings into client options, and the
+// SCHEMA_REGISTRY_* settings into a codec.
 package kafka
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"os"
-	"slices"
-	"strings"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
-	"github.com/twmb/franz-go/pkg/sr"
-
-	"clerkconnect/schemas"
 )
 
 // Config says how to reach Kafka. Its variables stand behind KAFKA_.
@@ -32,10 +26,6 @@ type Config struct {
 	TLSCAFile     string   `env:"TLS_CA_FILE" doc:"PEM file of the authorities to trust; without it the system's."`
 	TLSCertFile   string   `env:"TLS_CERT_FILE" doc:"PEM file of the client's certificate, with KAFKA_TLS_KEY_FILE."`
 	TLSKeyFile    string   `env:"TLS_KEY_FILE" doc:"PEM file of the client's key, with KAFKA_TLS_CERT_FILE."`
-
-	SchemaRegistryURL      string `env:"SCHEMA_REGISTRY_URL" doc:"Schema Registry (Confluent's API) to register the schemas with; without it values are Avro single-object encoding."`
-	SchemaRegistryUser     string `env:"SCHEMA_REGISTRY_USER" doc:"User of the Schema Registry, if it asks for one."`
-	SchemaRegistryPassword string `env:"SCHEMA_REGISTRY_PASSWORD" secret:"true" doc:"Password of the Schema Registry."`
 }
 
 var mechanisms = map[string]func(user, password string) sasl.Mechanism{
@@ -75,11 +65,6 @@ func (c Config) Validate() error {
 		problem("KAFKA_TLS_CERT_FILE and KAFKA_TLS_KEY_FILE: give both or none")
 	} else if _, err := c.tls(); err != nil {
 		errs = append(errs, err)
-	}
-	if u, err := url.Parse(c.SchemaRegistryURL); c.SchemaRegistryURL != "" && (err != nil || u.Host == "" || !slices.Contains([]string{"http", "https"}, u.Scheme)) {
-		problem("KAFKA_SCHEMA_REGISTRY_URL cannot be used: give http:// or https://, host and port")
-	} else if err == nil && u.User != nil {
-		problem("KAFKA_SCHEMA_REGISTRY_URL holds a user: give it by KAFKA_SCHEMA_REGISTRY_USER and KAFKA_SCHEMA_REGISTRY_PASSWORD")
 	}
 	return errors.Join(errs...)
 }
@@ -128,21 +113,4 @@ func (c Config) Options(logger kgo.Logger) ([]kgo.Opt, error) {
 		options = append(options, kgo.DialTLSConfig(security))
 	}
 	return options, nil
-}
-
-// Codec returns the codec of the deployment: with a Schema Registry it
-// registers the schemas there first.
-func (c Config) Codec(ctx context.Context, topics schemas.Topics) (*schemas.Codec, error) {
-	if c.SchemaRegistryURL == "" {
-		return &schemas.Codec{}, nil
-	}
-	options := []sr.ClientOpt{sr.URLs(strings.TrimRight(c.SchemaRegistryURL, "/")), sr.UserAgent("clerk-connect")}
-	if c.SchemaRegistryUser != "" {
-		options = append(options, sr.BasicAuth(c.SchemaRegistryUser, c.SchemaRegistryPassword))
-	}
-	client, err := sr.NewClient(options...)
-	if err != nil {
-		return nil, fmt.Errorf("schema registry: %w", err)
-	}
-	return schemas.NewRegistryCodec(ctx, client, topics)
 }

@@ -96,7 +96,7 @@ func New(ctx context.Context, settings Settings) (_ *Process, err error) {
 	if p.Policy, err = clerk.NewPolicy(settings.Config.Policy); err != nil {
 		return nil, err
 	}
-	if p.Codec, err = settings.Config.Kafka.Codec(ctx, p.Topics); err != nil {
+	if p.Codec, err = settings.Config.Registry.Codec(ctx, p.Topics); err != nil {
 		return nil, err
 	}
 	if err := p.prepareTopics(ctx); err != nil {
