@@ -21,6 +21,7 @@ type metrics struct {
 	owned        prometheus.Gauge
 	ready        prometheus.Gauge
 	lag          prometheus.Gauge
+	lagAge       prometheus.Gauge
 	gaps         prometheus.Gauge
 }
 
@@ -50,9 +51,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		owned:        gauge("partitions_owned", "Partitions that this process owns."),
 		ready:        gauge("partitions_ready", "Partitions owned that are restored."),
 		lag:          gauge("lag_records", "Events not yet sequenced in the partitions owned."),
+		lagAge:       gauge("lag_seconds", "How long the oldest event that is not sequenced has waited, about."),
 		gaps:         gauge("gaps", "Partitions whose events were lost to retention and that wait for a snapshot."),
 	}
-	r.MustRegister(m.events, m.ties, m.undecodable, m.latency, m.transactions, m.commit, m.restore, m.known, m.owned, m.ready, m.lag, m.gaps)
+	r.MustRegister(m.events, m.ties, m.undecodable, m.latency, m.transactions, m.commit, m.restore, m.known, m.owned, m.ready, m.lag, m.lagAge, m.gaps)
 	for _, outcome := range Outcomes() {
 		for _, origin := range []schemas.Origin{schemas.OriginWebhook, schemas.OriginSnapshot, schemas.OriginReconcile, schemas.OriginRepair, schemas.OriginRequest} {
 			m.events.WithLabelValues(string(outcome), string(origin))

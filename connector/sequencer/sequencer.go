@@ -77,12 +77,16 @@ type Sequencer struct {
 	memory  map[int32]*positions
 	overlay map[string]schemas.Position // positions of the transaction under way
 	pending []observation               // for the metrics, counted when committed
+	latest  time.Time                   // broker's time of the latest record of the transaction
 
 	mu    sync.Mutex
 	owned []int32
 	ready []int32
 	known int
 	left  bool
+	// reached is the broker's time of the latest record that is sequenced; the
+	// start of Run before there is one.
+	reached time.Time
 }
 
 // observation is one event of the transaction under way.
@@ -118,6 +122,7 @@ func Group(topics schemas.Topics) string { return topics.Prefix + ".sequencer" }
 // and returns nil. It returns an error if it cannot go on: the partition count
 // has changed, or another live process has the same instance name.
 func (s *Sequencer) Run(ctx context.Context) error {
+	s.setReached(time.Now())
 	working, stop := context.WithCancel(ctx)
 	var beside sync.WaitGroup
 	beside.Go(func() { s.tickForever(working) })
@@ -236,7 +241,14 @@ func (s *Sequencer) Committed() {
 		}
 	}
 	s.pending = s.pending[:0]
+	s.setReached(s.latest)
 	s.countKnown()
+}
+
+func (s *Sequencer) setReached(t time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reached = t
 }
 
 func (s *Sequencer) countKnown() {
@@ -257,6 +269,7 @@ func (s *Sequencer) Process(ctx context.Context, records []*kgo.Record) ([]*kgo.
 	now := time.Now().UnixMilli()
 	var out []*kgo.Record
 	for _, r := range records {
+		s.latest = r.Timestamp
 		produced, err := s.sequence(ctx, r, now)
 		if err != nil {
 			return nil, err
@@ -446,7 +459,18 @@ func (s *Sequencer) tickForever(ctx context.Context) {
 	}
 }
 
-// observeForever keeps the lag gauge.
+// lagAge is how long the oldest event that is not sequenced has waited, about:
+// it came after the latest that is.
+func (s *Sequencer) lagAge(lag int64) time.Duration {
+	if lag == 0 {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(0, time.Since(s.reached))
+}
+
+// observeForever keeps the lag gauges.
 func (s *Sequencer) observeForever(ctx context.Context) {
 	client, err := kgo.NewClient(s.cfg.Client...)
 	if err != nil {
@@ -465,6 +489,7 @@ func (s *Sequencer) observeForever(ctx context.Context) {
 		}
 		if lag, err := s.Lag(ctx, admin); err == nil {
 			s.metrics.lag.Set(float64(lag))
+			s.metrics.lagAge.Set(s.lagAge(lag).Seconds())
 		}
 	}
 }
