@@ -54,7 +54,7 @@ const (
 // zero value is before every version of a record. Versions of different users
 // mean nothing to each other.
 type Version struct {
-	Epoch  int32 // rises when the topics are rebuilt; 1 at first
+	Epoch  int32 // rises when the topics are rebuilt: minutes since 1970 when they were pinned
 	Number int64 // strictly rising per user within an epoch, near Unix milliseconds
 }
 

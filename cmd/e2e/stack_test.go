@@ -61,7 +61,7 @@ const partitions = 4
 
 // stack is a deployment: a broker, a simulated Clerk, and the databases.
 type stack struct {
-	t       *testing.T
+	t       testing.TB
 	cluster *kfake.Cluster // nil on a real Kafka
 	brokers []string
 	opts    []kgo.Opt
@@ -78,7 +78,7 @@ type stack struct {
 }
 
 // newStack starts everything but our own processes.
-func newStack(t *testing.T, kafka bool, users int) *stack {
+func newStack(t testing.TB, kafka bool, users int) *stack {
 	t.Helper()
 	s := &stack{t: t, folder: t.TempDir(), topics: schemas.Topics{Prefix: "e2e-" + strings.ToLower(rand.Text()[:8])}}
 	if kafka {
@@ -116,7 +116,7 @@ func newStack(t *testing.T, kafka bool, users int) *stack {
 	return s
 }
 
-func required(t *testing.T, name string) string {
+func required(t testing.TB, name string) string {
 	t.Helper()
 	value := os.Getenv(name)
 	if value == "" && os.Getenv("CI") == "true" {
@@ -190,7 +190,7 @@ func (s *stack) dropTopics() {
 
 // process is one running clerk-connect.
 type process struct {
-	t     *testing.T
+	t     testing.TB
 	cmd   *exec.Cmd
 	admin string
 	ended chan error
@@ -214,7 +214,7 @@ func (b *lockedBuffer) String() string {
 	return b.Buffer.String()
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -523,7 +523,7 @@ func (s *stack) readTable(driver, dsn, table string) map[string]row {
 }
 
 // eventually polls a condition until it holds or the time is up.
-func eventually(t *testing.T, within time.Duration, what string, condition func() bool) {
+func eventually(t testing.TB, within time.Duration, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(within); !condition(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
