@@ -39,13 +39,20 @@ func WriterOptions() []kgo.Opt {
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(0),
-		kgo.ProducerBatchMaxBytes(maxRecordBytes),
+		kgo.ProducerBatchMaxBytes(brokerRecordBytes - headroom),
 	}
 }
 
-// maxRecordBytes is Kafka's default message.max.bytes, 1,048,588: a webhook's
-// body is at most 1 MiB and its Avro form is smaller.
-const maxRecordBytes = 1_048_588
+const (
+	// brokerRecordBytes is Kafka's default max.message.bytes. A webhook's body
+	// is at most 1 MiB, and its Avro form is smaller.
+	brokerRecordBytes = 1_048_588
+	// headroom is what an event must leave for those after it: the sequencer
+	// adds fields and headers to the user, and a sink the headers of a dead
+	// letter, about 1 KiB in all. What could be acknowledged but not be
+	// published would hold its partition up for ever.
+	headroom = 16 << 10
+)
 
 // Write produces records and returns when all are acknowledged by all in-sync
 // replicas. On an error some may have been written; writing all of them again
