@@ -74,10 +74,11 @@ install_packages() {
     "or set $variable to the address of one that runs"
 }
 
-# maven calls Maven with goals and options, one call at a time because its local repository is shared.
+# maven calls Maven with goals and options, one call at a time because its local repository is shared; in $dir, because
+# a plugin without a project may leave a folder where it was called. Paths in the options have to be absolute.
 maven() {
   say "fetching by Maven, once"
-  flock --close "$SERVERS_DIR/lock" timeout 900 mvn -q -B -ntp "$@" >"$dir/fetch.log" 2>&1 </dev/null || {
+  (cd "$dir" && flock --close "$SERVERS_DIR/lock" timeout 900 mvn -q -B -ntp "$@") >"$dir/fetch.log" 2>&1 </dev/null || {
     tail -n 15 "$dir/fetch.log" >&2
     die "not fetched: see $dir/fetch.log"
   }
