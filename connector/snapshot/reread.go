@@ -74,7 +74,7 @@ func (o *owner) reread(ctx context.Context, key string, offset int64, wish conne
 	record, outcome := o.record(raw, clerk.ReadAt{
 		Date: date, ReceivedAt: o.t.deps.Now(), Origin: schemas.OriginRepair, InstanceID: o.instance(), IfVersion: wish.IfVersion,
 	}, key)
-	if err := o.t.deps.Writer.Write(ctx, record); err != nil {
+	if record, err = o.writeOne(ctx, raw, record, key); err != nil {
 		return rereadFailed, err
 	}
 	if record.Reread != nil { // it has taken this wish's place

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+
 	"clerkconnect/connector"
 	"clerkconnect/connector/clerk"
 	"clerkconnect/schemas"
@@ -98,7 +100,7 @@ func (o *owner) pages(ctx context.Context) error {
 		if len(rows) == 0 {
 			return o.finish(ctx, place.date)
 		}
-		if err := o.t.deps.Writer.Write(ctx, o.records(rows, place.date)...); err != nil {
+		if err := o.write(ctx, rows, o.records(rows, place.date)); err != nil {
 			return err
 		}
 		place.advance(rows)
@@ -149,7 +151,7 @@ func (o *owner) records(rows []row, date time.Time) []connector.SourceRecord {
 	for i, r := range rows {
 		record, outcome := o.record(r.raw, clerk.ReadAt{
 			Date: date, ReceivedAt: now, Origin: schemas.OriginSnapshot, InstanceID: instance, Snapshot: o.offset.Snapshot,
-		}, fmt.Sprintf("snapshot/%s/row-%d", o.offset.Snapshot, o.offset.Users+int64(i)))
+		}, o.letter(i))
 		o.t.metrics.rows.WithLabelValues(outcome).Inc()
 		if outcome == rowMalformed {
 			o.t.log.Error("row of a snapshot page cannot be understood; dead-lettered", "snapshot", o.offset.Snapshot, "row", o.offset.Users+int64(i))
@@ -174,15 +176,51 @@ func (o *owner) record(raw []byte, at clerk.ReadAt, letter string) (connector.So
 			RequestedAt: at.ReceivedAt.UnixMilli(), NotBefore: ripe,
 		}}, rowClockAhead
 	}
-	dead := &connector.DeadLetter{EventID: letter, Reason: clerk.ReasonUser, Bytes: len(raw), Offset: -1, ReceivedAt: at.ReceivedAt.UnixMilli()}
 	if malformed := new(clerk.MalformedError); errors.As(err, &malformed) {
-		dead.Offset = malformed.Offset
-	} else {
-		dead.Reason = "missing_id"
+		return deadLetter(raw, letter, clerk.ReasonUser, malformed.Offset, at.ReceivedAt), rowMalformed
 	}
+	return deadLetter(raw, letter, "missing_id", -1, at.ReceivedAt), rowMalformed
+}
+
+// deadLetter says what may be said of a user object that is given up.
+func deadLetter(raw []byte, letter, reason string, offset int64, receivedAt time.Time) connector.SourceRecord {
 	sum := sha256.Sum256(raw)
-	dead.SHA256 = hex.EncodeToString(sum[:])
-	return connector.SourceRecord{DeadLetter: dead}, rowMalformed
+	return connector.SourceRecord{DeadLetter: &connector.DeadLetter{
+		EventID: letter, Reason: reason, Bytes: len(raw), SHA256: hex.EncodeToString(sum[:]), Offset: offset, ReceivedAt: receivedAt.UnixMilli(),
+	}}
+}
+
+// write makes the records of a page durable. If one is larger than the broker
+// takes, each goes by itself, and that one becomes a dead letter: it would hold
+// the walk up for ever.
+func (o *owner) write(ctx context.Context, rows []row, records []connector.SourceRecord) error {
+	err := o.t.deps.Writer.Write(ctx, records...)
+	if !errors.Is(err, kerr.MessageTooLarge) {
+		return err
+	}
+	for i, record := range records {
+		if _, err := o.writeOne(ctx, rows[i].raw, record, o.letter(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeOne writes the record of a user object, or the dead letter of one that
+// is too large, and returns which it was.
+func (o *owner) writeOne(ctx context.Context, raw []byte, record connector.SourceRecord, letter string) (connector.SourceRecord, error) {
+	err := o.t.deps.Writer.Write(ctx, record)
+	if !errors.Is(err, kerr.MessageTooLarge) {
+		return record, err
+	}
+	o.t.log.Error("user is larger than the broker takes; dead-lettered", "event_id", letter, "bytes", len(raw))
+	record = deadLetter(raw, letter, "too_large", -1, o.t.deps.Now())
+	return record, o.t.deps.Writer.Write(ctx, record)
+}
+
+// letter is the id of the dead letter of a row of the next page.
+func (o *owner) letter(row int) string {
+	return fmt.Sprintf("snapshot/%s/row-%d", o.offset.Snapshot, o.offset.Users+int64(row))
 }
 
 func (o *owner) progress(took time.Duration, users int64) {
