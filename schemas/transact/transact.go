@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -104,7 +105,7 @@ type Config struct {
 const (
 	defaultSessionTimeout = 10 * time.Second
 	restoreRetry          = time.Second
-	fencedHeartbeats      = 5 // until it is clear who has fenced us
+	ghostSessions         = 3 // session timeouts until it is clear who has fenced us
 	maxRestores           = 4 // at once, so that a start does not read twelve partitions side by side
 
 	// fetchMaxWait is the default of Kafka's Java consumer. A partition that
@@ -596,19 +597,54 @@ func (o *owner) leave(ctx context.Context, memberID string) {
 }
 
 // diagnose tells a fencing by another live process of the same name, which no
-// retry can mend, from one after a pause: that process joins the group under
-// our name too, and the next heartbeats tell of it.
+// retry can mend, from one by a ghost: a transaction that timed out while we
+// were paused, or our own request to join that a slow network delivered after
+// its repetition. A ghost sends no heartbeats, so the group forgets it, after
+// the rebalance and the session timeout at the latest. What cannot be found
+// out counts as a ghost.
 func (o *owner) diagnose(ctx context.Context, err error) error {
-	fenced := errors.Is(err, kerr.ProducerFenced) || errors.Is(err, kerr.InvalidProducerEpoch) || errors.Is(err, kerr.InvalidProducerIDMapping)
-	if fenced {
-		waiting, cancel := context.WithTimeout(ctx, fencedHeartbeats*o.cfg.SessionTimeout/10)
-		defer cancel()
-		for waiting.Err() == nil && !errors.Is(err, kerr.FencedInstanceID) {
-			err = errors.Join(err, o.session.PollFetches(waiting).Err())
+	fenced := []error{kerr.FencedInstanceID, kerr.ProducerFenced, kerr.InvalidProducerEpoch, kerr.InvalidProducerIDMapping}
+	if !slices.ContainsFunc(fenced, func(f error) bool { return errors.Is(err, f) }) {
+		return err
+	}
+	memberID, _ := o.session.Client().GroupMetadata()
+	o.session.Close() // it would take part in the group
+	client, failed := kgo.NewClient(o.cfg.Client...)
+	if failed != nil {
+		return errors.Join(err, failed)
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	waiting, cancel := context.WithTimeout(ctx, ghostSessions*o.cfg.SessionTimeout)
+	defer cancel()
+	live := false
+	for {
+		if other, failed := o.otherMember(waiting, admin, memberID); failed == nil && !other {
+			return err
+		} else if waiting.Err() == nil {
+			live = failed == nil
 		}
+		select {
+		case <-time.After(o.cfg.SessionTimeout / 10):
+			continue
+		case <-waiting.Done():
+		}
+		if live && ctx.Err() == nil {
+			return fmt.Errorf("%w: %s in group %s", ErrDuplicateInstance, o.cfg.TransactionalID, o.cfg.Group)
+		}
+		return err
 	}
-	if errors.Is(err, kerr.FencedInstanceID) {
-		return fmt.Errorf("%w: %s in group %s", ErrDuplicateInstance, o.cfg.TransactionalID, o.cfg.Group)
+}
+
+// otherMember reports whether the group has a member of our name that is not
+// we ourselves.
+func (o *owner) otherMember(ctx context.Context, admin *kadm.Client, memberID string) (bool, error) {
+	groups, err := admin.DescribeGroups(ctx, o.cfg.Group)
+	if err != nil {
+		return false, err
 	}
-	return err
+	group := groups[o.cfg.Group]
+	return slices.ContainsFunc(group.Members, func(m kadm.DescribedGroupMember) bool {
+		return m.InstanceID != nil && *m.InstanceID == o.cfg.TransactionalID && m.MemberID != memberID
+	}), group.Err
 }
