@@ -72,6 +72,8 @@ type stack struct {
 	folder  string
 	schema  string // of PostgreSQL; "" without one
 	webhook string // where the receivers are reached, over all of them
+	// settings, if set, are further ones of the process of that name.
+	settings func(name string) []string
 
 	mu        sync.Mutex
 	receivers []*url.URL
@@ -250,6 +252,9 @@ func (s *stack) start(name, roles, address string) *process {
 	}
 	if s.schema != "" {
 		p.cmd.Env = append(p.cmd.Env, "SINK_POSTGRES_DSN="+os.Getenv("TEST_POSTGRES_DSN"), "SINK_POSTGRES_SCHEMA="+s.schema)
+	}
+	if s.settings != nil {
+		p.cmd.Env = append(p.cmd.Env, s.settings(name)...)
 	}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {
