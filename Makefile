@@ -18,7 +18,7 @@ help: ## print this list
 build: ## build bin/clerk-connect
 	CGO_ENABLED=0 go build -trimpath -o bin/clerk-connect ./cmd/clerk-connect
 
-run: build ## start everything on this machine: broker, simulated Clerk, connector, SQLite
+run: build ## try it: broker, simulated Clerk, connector and SQLite
 	./bin/clerk-connect dev $(ARGS)
 
 test: ## run every test that this machine can run, and say which
@@ -51,7 +51,7 @@ soak: ## long searches: HISTORIES random interleavings, many kills
 reference: ## write the configuration reference into README.md, from the code
 	go run ./cmd/clerk-connect config reference --write README.md
 
-services: ## start Kafka, PostgreSQL and a Schema Registry for tests, print their addresses
+services: ## start Kafka, PostgreSQL, a Schema Registry; print addresses
 	@deployments/servers/servers.sh start
 
 services-stop: ## stop them

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -54,7 +55,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "clerk-connect config reference lists every setting.")
 		return exitConfiguration
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "Error: %v\n", err)
+		fmt.Fprintf(stderr, "Error: %s\n", strings.ReplaceAll(err.Error(), "\n", "\nError: "))
 		return exitConfiguration
 	}
 	fmt.Fprintf(stderr, "Error: %v\n", err)

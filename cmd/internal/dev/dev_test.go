@@ -104,3 +104,21 @@ func TestVoice_LinesTakeTheBarAway(t *testing.T) {
 		t.Errorf("got %q, want %q", out.String(), want)
 	}
 }
+
+// TestQuoted holds the commands that a person is shown to copy, rm -r above
+// all, to the one path that is meant.
+func TestQuoted(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]string{
+		".clerk-connect/users.db": ".clerk-connect/users.db",
+		"/Users/Zoë/data":         "/Users/Zoë/data",
+		"/home/ann/my data":       "'/home/ann/my data'",
+		"it's":                    `'it'\''s'`,
+		"$HOME;x":                 "'$HOME;x'",
+		"~":                       "'~'",
+	} {
+		if got := quoted(path); got != want {
+			t.Errorf("quoted(%q) = %s, want %s", path, got, want)
+		}
+	}
+}

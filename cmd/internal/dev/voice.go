@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/dustin/go-humanize"
 )
@@ -82,20 +83,34 @@ func number(n int) string { return humanize.Comma(int64(n)) }
 
 // introduce says what is used, first of all.
 func (v *voice) introduce(s *session) {
-	clerk := "the real Clerk"
+	clerk, kafka := "the real Clerk", "the Kafka at "+strings.Join(s.cfg.Kafka.Brokers, ", ")
 	if s.sim != nil {
-		stats := s.sim.Stats()
-		clerk = fmt.Sprintf("a simulated Clerk (%s users, %g events/s)", number(stats.Users), s.options.Rate)
+		clerk = "a simulated Clerk"
 	}
-	kafka := "the Kafka at " + strings.Join(s.cfg.Kafka.Brokers, ", ")
 	if s.broker != nil {
 		kafka = "an embedded broker at " + s.broker.Address
 	}
-	v.line("clerk-connect dev uses %s and %s;\ndata in %s", clerk, kafka, s.options.DataDir)
-	if s.sim != nil && s.sim.Stats().Users != s.options.Users {
-		v.line("(the users of the last run; --users and --seed are for a new data folder)")
+	v.line("dev uses %s and %s;\ndata in %s", clerk, kafka, s.options.DataDir)
+	if s.sim != nil {
+		users, note := s.sim.Stats().Users, ""
+		if users != s.options.Users {
+			note = " (those of the last run;\n--users and --seed are for a new data folder)"
+		}
+		v.line("%g events a second, %s users%s", s.options.Rate, number(users), note)
 	}
 	v.line("")
+}
+
+// quoted renders a path for a shell, so that a command that a person copies
+// means that path and no other.
+func quoted(path string) string {
+	plain := func(r rune) bool {
+		return unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("/._-+", r)
+	}
+	if strings.TrimLeftFunc(path, plain) == "" && !strings.HasPrefix(path, "-") {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
 // lookAround says where to look.
@@ -105,10 +120,11 @@ func (v *voice) lookAround(s *session) {
 	v.line("Look around (a second terminal):")
 	v.line("  topic     kcat -C -e -b %s -t %s -f '%%k  %%h\\n'", broker, users)
 	v.line("            kafka-console-consumer.sh --bootstrap-server %s \\", broker)
-	v.line("              --topic %s --from-beginning --isolation-level read_committed \\", users)
+	v.line("              --topic %s --from-beginning \\", users)
+	v.line("              --isolation-level read_committed \\")
 	v.line("              --property print.key=true --property print.value=false")
-	v.line("  table     sqlite3 %s \\", s.database())
-	v.line("              'SELECT id, email FROM %s ORDER BY updated_at DESC LIMIT 5'", table)
+	v.line("  table     sqlite3 %s \\", quoted(s.database()))
+	v.line("            'SELECT id, email FROM %s ORDER BY updated_at DESC LIMIT 5'", table)
 	v.line("  metrics   http://%s/metrics", s.process.AdminAddr())
 	v.line("  health    http://%s/readyz", s.process.AdminAddr())
 	webhooks := "http://" + s.process.Receiver.Addr() + s.cfg.Webhook.Path
@@ -123,26 +139,26 @@ func (v *voice) lookAround(s *session) {
 		end = fmt.Sprintf("It ends after %v", s.options.For)
 	}
 	v.line("%s; the same command goes on from there.", end)
-	v.line("rm -r %s removes everything.", s.options.DataDir)
+	v.line("rm -r %s removes everything.", quoted(s.options.DataDir))
 	v.line("")
 }
 
-// tick says what happened since the last line.
+// tick says what happened since the last line, in the 80 columns of a narrow
+// terminal; what became of every event is in the summary and in the metrics.
 func (v *voice) tick(s *session) {
 	now := s.counts()
-	events := map[string]int{}
 	total := 0
 	for outcome, n := range now.events {
-		events[outcome] = n - v.last.events[outcome]
-		total += events[outcome]
+		total += n - v.last.events[outcome]
 	}
+	applied := now.events["applied"] - v.last.events["applied"]
 	v.last = now
-	lag := now.sequencerLag + now.sinkLag
 	latency := ""
-	if p50, p99, n := s.latency.quantiles(); n > 0 {
-		latency = fmt.Sprintf(" | webhook to row %v, 99%% within %v", p50, p99)
+	if p50, _, n := s.latency.quantiles(); n > 0 {
+		latency = fmt.Sprintf(", to row %v", p50)
 	}
-	v.line("%s  %s users | +%s events%s | lag %d%s", time.Now().Format(time.TimeOnly), number(now.knownUsers), number(total), list(events), lag, latency)
+	v.line("%s  %s users known, +%s events, %s applied, lag %d%s", time.Now().Format(time.TimeOnly),
+		number(now.knownUsers), number(total), number(applied), now.sequencerLag+now.sinkLag, latency)
 }
 
 // list renders what is not zero, the most first.
@@ -198,7 +214,7 @@ func (v *voice) summarize(s Summary) error {
 	v.line("")
 	switch {
 	case s.Converged && s.UsersInClerk != nil:
-		v.line("Converged: the topic equals Clerk, field by field; the table the topic, version by version.")
+		v.line("Converged: the topic equals Clerk, field by field;\nthe table the topic, version by version.")
 	case s.Converged:
 		v.line("Converged: the table equals the topic, version by version.")
 	case s.SnapshotUnfinished:
