@@ -137,6 +137,7 @@ func (t *Task) Run(ctx context.Context) error {
 		kgo.DisableAutoCommit(),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.SessionTimeout(sessionTimeout),
+		kgo.RebalanceTimeout(sessionTimeout), // franz-go's minute is what a process killed while it joined would cost
 		kgo.HeartbeatInterval(heartbeat),
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, assigned map[string][]int32) { t.assigned(ctx, assigned) }),
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, lost map[string][]int32) { t.unassigned(lost) }),
