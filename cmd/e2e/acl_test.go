@@ -100,9 +100,8 @@ func TestRights(t *testing.T) {
 		return []string{"KAFKA_SASL_MECHANISM=PLAIN", "KAFKA_SASL_USER=" + name, "KAFKA_SASL_PASSWORD=secret"}
 	}
 
-	stop := s.load()
-	for round := range 2 { // the second time there is something to restore
-		gone := len(s.sim.Deleted())
+	for range 2 { // the second time there is something to restore
+		gone, stop := len(s.sim.Deleted()), s.load()
 		var running []*process
 		for _, role := range roles {
 			running = append(running, s.start(role, role, ""))
@@ -111,10 +110,8 @@ func TestRights(t *testing.T) {
 			eventually(t, 20*time.Second, p.cmd.Args[3]+" ready", p.ready)
 		}
 		eventually(t, 20*time.Second, "deletions", func() bool { return len(s.sim.Deleted()) > gone+5 })
-		if round == 1 {
-			stop()
-			s.settle(20 * time.Second)
-		}
+		stop()
+		s.settle(20 * time.Second)
 		for _, p := range running {
 			p.stop()
 			if strings.Contains(p.log.String(), "AUTHORIZATION_FAILED") {
