@@ -8,7 +8,10 @@ here=deployments/servers
 ci=${CI:-}
 
 # On a person's machine nothing is installed unasked.
-[ "$ci" = true ] || export SERVERS_INSTALL=${SERVERS_INSTALL:-no}
+if [ "$ci" != true ]; then
+  export SERVERS_INSTALL=${SERVERS_INSTALL:-no}
+  echo "starting the servers that this machine can run; without the others their tests are left out" >&2
+fi
 if ! $here/servers.sh start >/dev/null && [ "$ci" = true ]; then
   echo "make test: with CI=true every server must start" >&2
   exit 1
@@ -34,9 +37,10 @@ echo
 echo "covered:"
 said "unit, property and end-to-end tests on the embedded broker" yes ""
 said "race detector" "${race[*]:-}" "no C compiler"
-said "Apache Kafka" "${TEST_KAFKA_BROKERS:-}" "needs Java and Maven, or TEST_KAFKA_BROKERS"
-said "PostgreSQL" "${TEST_POSTGRES_DSN:-}" "needs its server, or TEST_POSTGRES_DSN"
-said "Schema Registry" "${TEST_SCHEMA_REGISTRY_URL:-}" "needs Java and Maven, or TEST_SCHEMA_REGISTRY_URL"
+said "Apache Kafka" "${TEST_KAFKA_BROKERS:-}" "needs Java 17 and Maven, which make services installs on Debian, or TEST_KAFKA_BROKERS"
+said "PostgreSQL" "${TEST_POSTGRES_DSN:-}" "needs its server, which make services installs on Debian, or TEST_POSTGRES_DSN"
+said "MariaDB or MySQL" "${TEST_MYSQL_DSN:-}" "needs MariaDB's server, or TEST_MYSQL_DSN"
+said "Schema Registry" "${TEST_SCHEMA_REGISTRY_URL:-}" "needs Java 17, Maven and curl, which make services installs on Debian, or TEST_SCHEMA_REGISTRY_URL"
 said "Clerk's payloads and API descriptions" "$([ -d "$shared/fixtures" ] && echo yes)" "CLERK_CONNECT_SHARED names no such folder"
-[ $status = 0 ] && echo "all that was run has passed" || echo "SOME TESTS FAILED"
+[ $status = 0 ] && echo "all that was run has passed" || echo "SOME TESTS FAILED: see above"
 exit $status

@@ -4,12 +4,14 @@ package kinds
 
 import (
 	"clerkconnect/sinks"
+	"clerkconnect/sinks/mysql"
 	"clerkconnect/sinks/postgres"
 	"clerkconnect/sinks/sqlite"
 )
 
 // Table lists every kind of sink, by name.
 var Table = []Kind{
+	kind("mysql", mysql.New),
 	kind("postgres", postgres.New),
 	kind("sqlite", sqlite.New),
 }
