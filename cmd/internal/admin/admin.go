@@ -75,13 +75,18 @@ type Readiness struct {
 }
 
 // Readiness makes all checks, side by side.
-func (s *Server) Readiness(ctx context.Context) Readiness {
+func (s *Server) Readiness(ctx context.Context) Readiness { return s.readiness(ctx, "") }
+
+// readiness makes the check of that name alone, or all of them for "".
+func (s *Server) readiness(ctx context.Context, only string) Readiness {
 	ctx, cancel := context.WithTimeoutCause(ctx, checkTimeout, fmt.Errorf("no answer within %v", checkTimeout))
 	defer cancel()
 	s.mu.Lock()
 	checks := make(map[string]Check, len(s.checks))
 	for name, check := range s.checks {
-		checks[name] = check
+		if only == "" || name == only {
+			checks[name] = check
+		}
 	}
 	s.mu.Unlock()
 
@@ -107,20 +112,29 @@ func (s *Server) Readiness(ctx context.Context) Readiness {
 
 // Handler serves /metrics, /livez and /readyz. /livez is 200 as long as the
 // process answers: restarting it would mend nothing that it waits for.
+// /readyz/<part> is for those who need that part alone: a load balancer must
+// not take a receiver away because a sink's database is down.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "alive", "version": s.version})
 	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		readiness := s.Readiness(r.Context())
+	ready := func(w http.ResponseWriter, r *http.Request) {
+		part := r.PathValue("part")
+		readiness := s.readiness(r.Context(), part)
 		status := http.StatusOK
-		if !readiness.Ready {
+		switch {
+		case part != "" && len(readiness.Parts) == 0:
+			http.NotFound(w, r) // not a part of this process, or not yet
+			return
+		case !readiness.Ready:
 			status = http.StatusServiceUnavailable
 		}
 		writeJSON(w, status, readiness)
-	})
+	}
+	mux.HandleFunc("GET /readyz", ready)
+	mux.HandleFunc("GET /readyz/{part}", ready)
 	return mux
 }
 

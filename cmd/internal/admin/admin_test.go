@@ -49,6 +49,11 @@ func TestHandler(t *testing.T) {
 	if code != http.StatusServiceUnavailable || readiness.Ready || readiness.Parts["sequencer"].Error != broken.Error() || !readiness.Parts["kafka"].Ready {
 		t.Errorf("/readyz with a broken part: got %d %s", code, body)
 	}
+	for path, want := range map[string]int{"/readyz/kafka": http.StatusOK, "/readyz/sequencer": http.StatusServiceUnavailable, "/readyz/receiver": http.StatusNotFound} {
+		if code, body := get(t, s, path); code != want || code == http.StatusOK && strings.Contains(body, "sequencer") {
+			t.Errorf("%s: got %d %s, want %d and nothing of other parts", path, code, body, want)
+		}
+	}
 	s.Add("sequencer", func(context.Context) (any, error) { return nil, nil })
 	if code, body := get(t, s, "/readyz"); code != http.StatusOK {
 		t.Errorf("/readyz: got %d %s, want 200", code, body)

@@ -113,13 +113,16 @@ func New(ctx context.Context, settings Settings) (_ *Process, err error) {
 			}
 		}
 	}
+	// Not before the roles: without them a process that can do nothing yet
+	// would be ready.
+	p.Admin.Add("kafka", func(ctx context.Context) (any, error) { return nil, p.client.Ping(ctx) })
 	return p, nil
 }
 
 // listen serves metrics and health from the start, when nothing is ready.
 func (p *Process) listen(ctx context.Context) (err error) {
 	p.Admin = admin.New(p.settings.Registry, p.settings.Version)
-	p.Admin.Add("kafka", func(context.Context) (any, error) { return nil, errors.New("not connected yet") })
+	p.Admin.Add("kafka", func(context.Context) (any, error) { return nil, errors.New("starting: the roles are not there yet") })
 	if p.listener = p.settings.AdminListener; p.listener == nil {
 		p.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", p.settings.Config.Admin.Addr)
 		if err != nil {
@@ -173,7 +176,6 @@ func (p *Process) connect(ctx context.Context) (err error) {
 		case <-time.After(waitForKafka):
 		}
 	}
-	p.Admin.Add("kafka", func(ctx context.Context) (any, error) { return nil, p.client.Ping(ctx) })
 	return nil
 }
 
