@@ -245,7 +245,7 @@ func (r *Receiver) deadLetter(ctx context.Context, d delivery, env clerk.Envelop
 	sum := sha256.Sum256(d.body)
 	records := []connector.SourceRecord{{DeadLetter: &connector.DeadLetter{
 		EventID:    d.id,
-		EventType:  knownType(env.Type),
+		EventType:  env.Type, // empty or one that is taken
 		Reason:     end.reason,
 		Bytes:      len(d.body),
 		SHA256:     hex.EncodeToString(sum[:]),
@@ -271,13 +271,4 @@ func (r *Receiver) failed(ctx context.Context, what string, err error, end outco
 	}
 	r.warnings.warn("deliveries cannot be taken", "operation", what, "err", err)
 	return end
-}
-
-// knownType is the type of an event if it is one that is taken; else empty, as
-// other text of a body that cannot be understood may be anything.
-func knownType(kind string) string {
-	if kind = boundedType(kind); kind == typeOther {
-		return ""
-	}
-	return kind
 }
