@@ -1,0 +1,466 @@
+package mysql_test
+
+import (
+	"context"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"clerkconnect/sinks"
+	"clerkconnect/sinks/mysql"
+	"clerkconnect/sinks/sinktest"
+	"clerkconnect/sinks/usertable"
+)
+
+const (
+	ownKey    = "id VARCHAR(64) COLLATE utf8mb4_bin PRIMARY KEY"
+	sideTable = "CREATE TABLE clerk_connect_versions (" + ownKey + ", epoch INT NOT NULL, version BIGINT NOT NULL, deleted BOOLEAN NOT NULL)"
+)
+
+// ownTable is a users table as an application would create it.
+func ownTable(more string) string {
+	types := map[usertable.Kind]string{
+		usertable.Text: "varchar(200)", usertable.JSON: "json", usertable.Bool: "bool", usertable.Integer: "int", usertable.Time: "timestamp(3) NULL",
+	}
+	ddl := "CREATE TABLE clerk_users (plan varchar(20) NOT NULL DEFAULT 'free', " + ownKey
+	for _, c := range usertable.Columns() {
+		ddl += ", " + c.Name + " " + types[c.Kind]
+	}
+	return ddl + more + ") ENGINE InnoDB CHARACTER SET utf8mb4"
+}
+
+func TestOpen(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, ddl string
+		leave     bool   // do not create
+		want      string // in the error, "": none
+	}{
+		{name: "creates the tables"},
+		{name: "nothing there", leave: true, want: "is not there"},
+		{name: "a table of the application's", ddl: ownTable("")},
+		{name: "no side table", ddl: ownTable(""), leave: true, want: "clerk_connect_versions is not there"},
+		{name: "columns missing", ddl: strings.Replace(ownTable(""), ", email varchar(200), primary_email_address_id varchar(200)", "", 1), want: "lacks columns: email, primary_email_address_id"},
+		{name: "no transactions", ddl: strings.Replace(ownTable(""), "InnoDB", "MyISAM", 1), want: "is not of the engine InnoDB"},
+		{name: "id is no key", ddl: strings.Replace(ownTable(""), "PRIMARY KEY", "", 1), want: "as its primary key"},
+		{name: "id is another key", ddl: strings.Replace(ownTable(""), "PRIMARY KEY", "UNIQUE, pk int PRIMARY KEY", 1), want: "as its primary key"},
+		{name: "a key of two columns", ddl: strings.Replace(ownTable(", PRIMARY KEY (id, plan)"), "PRIMARY KEY", "", 1), want: "as its primary key"},
+		{name: "half of id is the key", ddl: strings.Replace(ownTable(", PRIMARY KEY (id(8))"), "PRIMARY KEY", "", 1), want: "as its primary key"},
+		{name: "ids that ignore case", ddl: strings.Replace(ownTable(""), "utf8mb4_bin", "utf8mb4_general_ci", 1), want: "byte for byte"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t)
+			if test.ddl != "" {
+				s.exec(t, test.ddl)
+			}
+			cfg := s.config()
+			cfg.CreateTable = !test.leave
+			sink := newSink(t, cfg)
+			defer sink.Close()
+			err := sink.Open(t.Context())
+			if test.want == "" {
+				if err != nil {
+					t.Fatalf("Open: %v", err)
+				}
+				mustApply(t, sink, change("user_1", 1), erase("user_2", 1))
+				return
+			}
+			expectClass(t, "Open", err, sinks.ClassFatal, sinks.ReasonMisconfigured)
+			if err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("Open: got %v, want a word about %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestOpen_Refused(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	user := s.name
+	s.exec(t, "CREATE USER "+user+" IDENTIFIED BY 's3cret'")
+	t.Cleanup(func() { s.exec(t, "DROP USER "+user) })
+	as := func(password string) string {
+		return s.dsn(func(u *url.URL) { u.User = url.UserPassword(user, password) })
+	}
+	expect := func(what, dsn string, class sinks.Class, reason sinks.Reason) {
+		t.Helper()
+		cfg := s.config()
+		cfg.DSN = dsn
+		sink := newSink(t, cfg)
+		defer sink.Close()
+		err := sink.Open(t.Context())
+		expectClass(t, what, err, class, reason)
+		if err != nil && (strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), user)) {
+			t.Errorf("%s: the error quotes the user or the password", what)
+		}
+	}
+	expect("wrong password", as("s3cretwrong"), sinks.ClassFatal, sinks.ReasonUnauthorized)
+	expect("no such database", s.dsn(func(u *url.URL) { u.Path = "/none_" + s.name }), sinks.ClassFatal, sinks.ReasonMisconfigured)
+	expect("nobody listens", "mysql://x:s3cret@127.0.0.1:1/x", sinks.ClassRetry, sinks.ReasonUnavailable)
+	expect("no right to the database", as("s3cret"), sinks.ClassFatal, sinks.ReasonUnauthorized)
+
+	s.exec(t, ownTable(""))
+	s.exec(t, sideTable)
+	s.exec(t, "GRANT SELECT, INSERT, UPDATE ON "+s.name+".* TO "+user)
+	expect("no right to delete", as("s3cret"), sinks.ClassFatal, sinks.ReasonUnauthorized)
+	s.exec(t, "GRANT DELETE ON "+s.name+".clerk_users TO "+user)
+	cfg := s.config() // which would create, but neither may nor must
+	cfg.DSN = as("s3cret")
+	mustApply(t, open(t, cfg), change("user_1", 1), erase("user_2", 1))
+}
+
+// TestOwnColumns shows that what the application keeps beside our columns is
+// never touched.
+func TestOwnColumns(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.exec(t, ownTable(""))
+	sink := open(t, s.config())
+	mustApply(t, sink, change("user_1", 1))
+	s.exec(t, "UPDATE clerk_users SET plan = 'gold'")
+	mustApply(t, sink, change("user_1", 2), change("user_2", 1))
+	if got := s.text(t, "SELECT group_concat(plan ORDER BY id) FROM clerk_users"); got != "gold,free" {
+		t.Errorf("the application's column: got %s, want gold,free", got)
+	}
+}
+
+// TestTakesOver shows that a row which the application wrote first, whose guard
+// is unknown, is the user's.
+func TestTakesOver(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.exec(t, ownTable(""))
+	sink := open(t, s.config())
+	s.exec(t, "INSERT INTO clerk_users (id, plan) VALUES ('user_1', 'gold'), ('user_2', 'gold')")
+	erasure := sinks.Track(erase("user_2", 1))
+	mustApply(t, sink, change("user_1", 1), erasure)
+	if got := s.text(t, "SELECT group_concat(plan, '/', first_name) FROM clerk_users"); got != "gold/first_name-1" {
+		t.Errorf("rows: got %s, want gold/first_name-1", got)
+	}
+	if got := erasure.Result().Outcome; got != "DELETED" {
+		t.Errorf("outcome of the erasure: got %s, want DELETED", got)
+	}
+}
+
+// TestTwoTables shows that sinks of two tables in one database do not share
+// what they remember.
+func TestTwoTables(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	mustApply(t, open(t, s.config()), change("user_1", 1))
+	cfg := s.config()
+	cfg.Table = "other `users?\\"
+	mustApply(t, open(t, cfg), change("user_1", 1))
+	mustApply(t, open(t, cfg), erase("user_2", 1), change("user_1", 2))
+	if got := s.text(t, "SELECT count(*) FROM `other ``users?\\` JOIN clerk_users USING (id)"); got != "1" {
+		t.Errorf("rows in both tables: got %s, want 1", got)
+	}
+}
+
+// TestIDs_CompareBytes shows that users whose ids differ in case alone are two,
+// and that keys come in the order of their bytes.
+func TestIDs_CompareBytes(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	sink := open(t, s.config())
+	mustApply(t, sink, change("user_a", 1), change("user_B", 1), change("user_A", 1), change("user_b", 1))
+	mustApply(t, sink, change("user_a", 2), erase("user_b", 2))
+	got, err := sink.Keys(t.Context(), "", 10)
+	if want := []string{"user_A", "user_B", "user_a"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("Keys: got %q, %v, want %q", got, err, want)
+	}
+	// A trailing space does not count in a comparison, so this id is taken.
+	expectClass(t, "Apply of an id with a space behind it", sink.Apply(t.Context(), []sinks.Record{change("user_a ", 9)}), sinks.ClassPermanent, sinks.ReasonInvalidRecord)
+}
+
+// TestReplayWritesNothing shows that only ids that moved touch the users table.
+func TestReplayWritesNothing(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	sink := open(t, s.config())
+	mustApply(t, sink, change("user_1", 2))
+	s.exec(t, "CREATE TRIGGER touched BEFORE INSERT ON clerk_users FOR EACH ROW IF NEW.id = 'user_1' THEN SIGNAL SQLSTATE '45000'; END IF")
+	mustApply(t, sink, change("user_1", 2), change("user_2", 1))
+	mustApply(t, sink, change("user_1", 1))
+}
+
+// TestUniqueEmail shows that a unique key of the application's never makes one
+// user's row another's, whether the holder of the address is in the batch or
+// not, and that it ends when the holder lets go of it.
+func TestUniqueEmail(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.exec(t, strings.Replace(ownTable(", UNIQUE (email)"), ownKey, "age int NULL UNIQUE, "+ownKey, 1))
+	sink := open(t, s.config())
+	mustApply(t, sink, change("user_1", 1))
+	second, free := change("user_2", 1), change("user_2", 1)
+	free.Change.User.PrimaryEmailAddress = new("other@example.com")
+	expectClass(t, "the second holder", sink.Apply(t.Context(), []sinks.Record{second}), sinks.ClassRetry, sinks.ReasonConflict)
+	expectClass(t, "a batch with the second holder", sink.Apply(t.Context(), []sinks.Record{second, erase("user_3", 1)}), sinks.ClassPermanent, sinks.ReasonConflict)
+	mustApply(t, sink, free)
+	moved := change("user_2", 2)
+	expectClass(t, "a second holder who is there", sink.Apply(t.Context(), []sinks.Record{moved}), sinks.ClassRetry, sinks.ReasonConflict)
+	if got := s.text(t, "SELECT group_concat(id, ' ', email ORDER BY id) FROM clerk_users"); got != "user_1 primary_email_address-1,user_2 other@example.com" {
+		t.Errorf("addresses: got %s", got)
+	}
+	// Deleted and signed up again, in one batch: the new user sorts first.
+	mustApply(t, sink, erase("user_1", 2), change("user_0", 1))
+	if got := s.text(t, "SELECT group_concat(id ORDER BY id) FROM clerk_users"); got != "user_0,user_2" {
+		t.Errorf("users: got %s, want user_0,user_2", got)
+	}
+}
+
+// TestErase_WaitsForRival shows that an erasure that waited for a rival who was
+// just inserting the user sees that user's row.
+func TestErase_WaitsForRival(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	sink := open(t, s.config())
+	rival, err := s.db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{
+		"INSERT INTO clerk_connect_versions VALUES ('user_1', 1, 1, FALSE)", "INSERT INTO clerk_users (id) VALUES ('user_1')",
+	} {
+		if _, err := rival.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan error, 1)
+	go func() { done <- sink.Apply(context.Background(), []sinks.Record{erase("user_1", 2)}) }()
+	waiting := 0
+	for deadline := time.Now().Add(10 * time.Second); waiting == 0 && time.Now().Before(deadline); {
+		if err := rival.QueryRow("SELECT count(*) FROM information_schema.processlist WHERE db = database() AND info LIKE 'INSERT INTO `clerk_connect_versions%'").Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if waiting == 0 {
+		t.Fatal("the erasure does not wait for the rival's lock")
+	}
+	if err := rival.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatalf("Apply: %v", err)
+	}
+	if got := s.text(t, "SELECT count(*) FROM clerk_users"); got != "0" {
+		t.Errorf("rows after the erasure: got %s, want 0", got)
+	}
+}
+
+// TestApply_Paused shows that a process which was paused within a transaction
+// keeps the next owner waiting for LOCK_TIMEOUT and no longer, and writes
+// nothing when it wakes up.
+func TestApply_Paused(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	proxy := sinktest.NewProxy(t, s.address.Host)
+	cfg := s.config()
+	cfg.LockTimeout = time.Second
+	cfg.DSN = s.dsn(func(u *url.URL) { u.Host = proxy.Address })
+	zombie := open(t, cfg)
+	mustApply(t, zombie, change("user_1", 1))
+	// It sleeps as soon as it has locked the user: whatever it sends next would
+	// have needed that answer.
+	s.exec(t, "CREATE TRIGGER slow BEFORE INSERT ON clerk_users FOR EACH ROW SET @slept = sleep(IF(NEW.locale = 'slow', 2, 0))")
+	late := change("user_1", 2)
+	late.Change.User.Locale = new("slow")
+	done := make(chan error, 1)
+	go func() { done <- zombie.Apply(context.Background(), []sinks.Record{late}) }()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		if s.text(t, "SELECT count(*) FROM information_schema.processlist WHERE db = database() AND state = 'User sleep'") != "0" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the paused process never came to the users table")
+		}
+	}
+	restore := proxy.Mute()
+	owner := open(t, s.config())
+	start := time.Now()
+	mustApply(t, owner, erase("user_1", 3))
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("the next owner waited for %s", took)
+	}
+	restore()
+	if err := <-done; sinks.Classify(err).Class != sinks.ClassRetry || err == nil {
+		t.Errorf("Apply of the process that woke up: got %v, want an error to retry", err)
+	}
+	if got := s.text(t, "SELECT count(*) FROM clerk_users"); got != "0" {
+		t.Errorf("rows after the erasure: got %s, want 0", got)
+	}
+}
+
+// TestSession shows which settings of the server and of the connection string
+// are overruled.
+func TestSession(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	cfg := s.config()
+	cfg.LockTimeout = 7 * time.Second
+	cfg.DSN = s.dsn(func(u *url.URL) {
+		u.RawQuery = "sql_mode=''&time_zone='%2B05:00'&charset=latin1&autocommit=0&wait_timeout=1000&loc=Local&interpolateParams=false"
+	})
+	sink := open(t, cfg)
+	s.exec(t, "ALTER TABLE clerk_users ADD COLUMN settings text")
+	s.exec(t, `CREATE TRIGGER settings BEFORE INSERT ON clerk_users FOR EACH ROW SET NEW.settings =
+		concat_ws(' ', @@time_zone, @@character_set_client, @@autocommit + 0, @@wait_timeout, @@innodb_lock_wait_timeout, @@lock_wait_timeout)`)
+	r := change("user_1", 1)
+	r.Change.User.CreatedAt = new(int64(1769851800125))
+	mustApply(t, sink, r)
+	if got, want := s.text(t, "SELECT settings FROM clerk_users"), "+00:00 utf8mb4 1 7 7 7"; got != want {
+		t.Errorf("settings of the session: got %s, want %s", got, want)
+	}
+	if got, want := s.text(t, "SELECT created_at FROM clerk_users"), "2026-01-31 09:30:00.125"; got != want {
+		t.Errorf("created_at: got %s, want %s", got, want)
+	}
+	s.exec(t, "ALTER TABLE clerk_users MODIFY locale varchar(8)") // as long as what is there
+	r = change("user_2", 1)
+	r.Change.User.Locale = new("too long for it")
+	expectClass(t, "Apply of what does not fit", sink.Apply(t.Context(), []sinks.Record{r}), sinks.ClassPermanent, sinks.ReasonTooLarge)
+}
+
+// TestApply_Refused shows how the server's refusals are classified, and that
+// none of them quotes the user or costs the connection.
+func TestApply_Refused(t *testing.T) {
+	t.Parallel()
+	const canary = "canary-4b1f7e"
+	user := change("user_1", 1)
+	user.Change.User.FirstName = new(canary)
+	other := change("user_2", 1)
+	ancient := change("user_1", 1)
+	ancient.Change.User.CreatedAt = new(int64(1) << 60)
+	for _, test := range []struct {
+		name, ddl string
+		batch     []sinks.Record
+		class     sinks.Class
+		reason    sinks.Reason
+	}{
+		{"a check", "ALTER TABLE clerk_users ADD CHECK (first_name NOT LIKE 'canary%')", []sinks.Record{user, other}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
+		{"too long", "ALTER TABLE clerk_users MODIFY first_name varchar(12)", []sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonTooLarge},
+		{"an id too long", "", []sinks.Record{change(strings.Repeat("x", 256), 1)}, sinks.ClassPermanent, sinks.ReasonTooLarge},
+		{"a wrong type", "ALTER TABLE clerk_users MODIFY first_name int", []sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
+		{"another character set", "ALTER TABLE clerk_users MODIFY first_name varchar(50) CHARACTER SET latin1", []sinks.Record{func() sinks.Record {
+			wide := change("user_1", 1)
+			wide.Change.User.FirstName = new(canary + "\U0001F984")
+			return wide
+		}()}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
+		{"out of range", "ALTER TABLE clerk_users MODIFY lockout_expires_in_seconds tinyint", []sinks.Record{func() sinks.Record {
+			r := change("user_1", 1)
+			r.Change.User.LockoutExpiresInSeconds = new(int64(1000))
+			return r
+		}()}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
+		{"a time after the last year", "", []sinks.Record{ancient}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
+		{"a unique key", "CREATE UNIQUE INDEX u ON clerk_users (image_url(50))", []sinks.Record{other, user}, sinks.ClassPermanent, sinks.ReasonConflict},
+		{"a unique key, alone", "CREATE UNIQUE INDEX u ON clerk_users (image_url(50))", []sinks.Record{other}, sinks.ClassRetry, sinks.ReasonConflict},
+		{"a foreign key", "CREATE TABLE orders (owner varchar(255) COLLATE utf8mb4_bin REFERENCES clerk_users (id)) ENGINE InnoDB CHARACTER SET utf8mb4 SELECT 'user_0' AS owner", []sinks.Record{erase("user_0", 2)}, sinks.ClassRetry, sinks.ReasonConflict},
+		{"a column that must have a value", "ALTER TABLE clerk_users ADD COLUMN plan int NOT NULL", []sinks.Record{user}, sinks.ClassFatal, sinks.ReasonMisconfigured},
+		{"a table taken away", "DROP TABLE clerk_users", []sinks.Record{user}, sinks.ClassFatal, sinks.ReasonMisconfigured},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t)
+			cfg := s.config()
+			cfg.MaxConnections = 1
+			sink := open(t, cfg)
+			first := change("user_0", 1)
+			first.Change.User.FirstName = nil
+			mustApply(t, sink, first)
+			if test.ddl != "" {
+				s.exec(t, test.ddl)
+			}
+			before := s.connections(t)
+			err := sink.Apply(t.Context(), test.batch)
+			expectClass(t, "Apply", err, test.class, test.reason)
+			if err != nil && strings.Contains(err.Error(), canary) {
+				t.Errorf("the error quotes the user")
+			}
+			if after := s.connections(t); after != before {
+				t.Errorf("the connection was thrown away")
+			}
+		})
+	}
+}
+
+// connections names the sink's connections.
+func (s server) connections(t testing.TB) string {
+	t.Helper()
+	return s.text(t, "SELECT coalesce(group_concat(id ORDER BY id), '') FROM information_schema.processlist WHERE db = database()")
+}
+
+// TestApply_LockedOut shows that a lock that another keeps costs a retry.
+func TestApply_LockedOut(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	cfg := s.config()
+	cfg.LockTimeout = time.Second
+	sink := open(t, cfg)
+	mustApply(t, sink, change("user_1", 1))
+	rival, err := s.db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rival.Exec("UPDATE clerk_connect_versions SET deleted = TRUE"); err != nil {
+		t.Fatal(err)
+	}
+	expectClass(t, "Apply", sink.Apply(t.Context(), []sinks.Record{change("user_1", 2)}), sinks.ClassRetry, sinks.ReasonConflict)
+	if err := rival.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	mustApply(t, sink, change("user_1", 2))
+}
+
+// TestApply_Splits shows that a batch that is longer than a statement may be is
+// written in several, and that one user who is has a name.
+func TestApply_Splits(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	sink := open(t, s.config())
+	long := func(id string, size int) sinks.Record {
+		r := change(id, 1)
+		r.Change.User.LastName = new(strings.Repeat("'", size))
+		return r
+	}
+	mustApply(t, sink, long("user_1", 1<<20), long("user_2", 1<<20), long("user_3", 3<<20), change("user_4", 1), long("user_5", 1<<20))
+	if got := s.text(t, "SELECT group_concat(length(last_name) >> 20 ORDER BY id) FROM clerk_users"); got != "1,1,3,0,1" {
+		t.Errorf("lengths in MiB: got %s, want 1,1,3,0,1", got)
+	}
+	var packet int
+	if err := s.db.QueryRow("SELECT @@max_allowed_packet").Scan(&packet); err != nil {
+		t.Fatal(err)
+	}
+	batch := []sinks.Record{change("user_6", 1), long("user_7", packet/2)}
+	expectClass(t, "Apply of a user who is too large", sink.Apply(t.Context(), batch), sinks.ClassPermanent, sinks.ReasonTooLarge)
+	mustApply(t, sink, batch[0])
+}
+
+func TestConfig_Validate(t *testing.T) {
+	t.Parallel()
+	err := mysql.Config{DSN: "mysql://u:s3cret@h:port/", Table: "a\x00", MaxConnections: -1, LockTimeout: time.Millisecond}.Validate()
+	for _, variable := range []string{"DSN", "TABLE", "MAX_CONNECTIONS", "LOCK_TIMEOUT"} {
+		if err == nil || !strings.Contains(err.Error(), variable) {
+			t.Errorf("Validate: got %v, want a word about %s", err, variable)
+		}
+	}
+	if err != nil && strings.Contains(err.Error(), "s3cret") {
+		t.Error("Validate quotes the password")
+	}
+	for dsn, want := range map[string]string{
+		"":                              "DSN is empty",
+		"mysql://u:s3cret@h":            "DSN names no database",
+		"mysql://u:s3cret@h/d?tls=none": "DSN is no connection string",
+		"s3cret":                        "DSN is no connection string",
+		"mysql://u:s3cret@[::1]/d?tls=true&collation=x": "",
+		"u:s3cret@tcp(h:3306)/d":                        "",
+		"u:s3cret@unix(/run/mysqld.sock)/d":             "",
+	} {
+		err := mysql.Config{DSN: dsn}.Validate()
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret")) {
+			t.Errorf("Validate with DSN %q: got %v, want a word about %q", dsn, err, want)
+		}
+	}
+}
