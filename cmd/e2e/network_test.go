@@ -284,6 +284,7 @@ func TestKill_InARow(t *testing.T) {
 			p.kill()
 			killed = append(killed, p)
 		}
+		s.bury()
 		last := s.start("one", all, address)
 		eventually(t, 60*time.Second, "ready", last.ready)
 		stop()
