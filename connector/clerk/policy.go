@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agnivade/levenshtein"
+
 	"clerkconnect/schemas"
 )
 
@@ -181,7 +183,7 @@ func nearest(name string, all []string) string {
 	}
 	for best := max(2, len(name)/3); len(near) == 0 && best >= 0; best = -1 {
 		for _, candidate := range all {
-			switch d := editDistance(name, candidate); {
+			switch d := levenshtein.ComputeDistance(name, candidate); {
 			case d < best:
 				best, near = d, []string{candidate}
 			case d == best:
@@ -193,25 +195,4 @@ func nearest(name string, all []string) string {
 		return "one of " + strings.Join(all, ", ")
 	}
 	return strings.Join(near, " or ")
-}
-
-// editDistance is the Levenshtein distance of two words.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

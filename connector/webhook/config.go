@@ -34,8 +34,8 @@ type Config struct {
 	AllowedCIDRs   []string `env:"ALLOWED_CIDRS" doc:"Networks or addresses that may deliver, by comma; empty allows all, since the signature is the real check."`
 	TrustedProxies []string `env:"TRUSTED_PROXIES" doc:"Networks or addresses of proxies whose X-Forwarded-For is believed, by comma; its right-most other address is the sender's."`
 
-	TLSCertFile string `env:"TLS_CERT_FILE" doc:"PEM file with the certificate chain; with TLS_KEY_FILE the receiver speaks HTTPS. Read again when it changes."`
-	TLSKeyFile  string `env:"TLS_KEY_FILE" doc:"PEM file with the private key of TLS_CERT_FILE."`
+	TLSCertFile string `env:"TLS_CERT_FILE" doc:"PEM file with the certificate chain; with WEBHOOK_TLS_KEY_FILE the receiver speaks HTTPS. Read again when it changes."`
+	TLSKeyFile  string `env:"TLS_KEY_FILE" doc:"PEM file with the private key of WEBHOOK_TLS_CERT_FILE."`
 
 	// SigningSecrets are the endpoint's secrets, whsec_ and base64: more than
 	// one while a secret is being replaced. Each is accepted.
