@@ -4,6 +4,7 @@ package kinds
 
 import (
 	"clerkconnect/sinks"
+	"clerkconnect/sinks/mongodb"
 	"clerkconnect/sinks/mysql"
 	"clerkconnect/sinks/postgres"
 	"clerkconnect/sinks/sqlite"
@@ -11,6 +12,7 @@ import (
 
 // Table lists every kind of sink, by name.
 var Table = []Kind{
+	kind("mongodb", mongodb.New),
 	kind("mysql", mysql.New),
 	kind("postgres", postgres.New),
 	kind("sqlite", sqlite.New),
