@@ -21,14 +21,14 @@ type Config struct {
 	Table          string        `env:"TABLE" envDefault:"clerk_users" doc:"Name of the users table, in the database that DSN names."`
 	CreateTable    bool          `env:"CREATE_TABLE" envDefault:"true" doc:"Create the users table and its side table if they are not there."`
 	MaxConnections int           `env:"MAX_CONNECTIONS" envDefault:"4" doc:"Most connections, which is also how many batches are written at the same time, 1 to 100."`
-	LockTimeout    time.Duration `env:"LOCK_TIMEOUT" envDefault:"30s" doc:"How long a statement waits for a lock, and how long the server waits for the next statement of a transaction before it takes the locks away, 1s to 1h, in whole seconds."`
+	LockTimeout    time.Duration `env:"LOCK_TIMEOUT" envDefault:"20s" doc:"How long a statement waits for a lock, and how long the server waits for the next statement of a transaction before it takes the locks away, 1s to 1h, in whole seconds. Below APPLY_TIMEOUT, or the connection is lost each time."`
 }
 
 // Defaults of settings that are zero, for programs that do not fill Config from
 // its tags.
 const (
 	defaultMaxConnections = 4
-	defaultLockTimeout    = 30 * time.Second
+	defaultLockTimeout    = 20 * time.Second
 )
 
 func (c Config) withDefaults() Config {

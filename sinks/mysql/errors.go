@@ -26,6 +26,13 @@ func classify(operation string, records int, err error) error {
 	if errors.As(err, &refused) {
 		return byNumber(refused, records, fmt.Errorf("%s: error %d, SQLSTATE %s", operation, refused.Number, refused.SQLState))
 	}
+	for _, setting := range []error{
+		mysql.ErrNoTLS, mysql.ErrUnknownPlugin, mysql.ErrCleartextPassword, mysql.ErrNativePassword, mysql.ErrOldPassword, mysql.ErrOldProtocol,
+	} {
+		if errors.Is(err, setting) {
+			return sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("%s: %w", operation, setting))
+		}
+	}
 	var network net.Error
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():

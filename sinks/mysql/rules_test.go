@@ -2,9 +2,11 @@ package mysql_test
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -100,6 +102,9 @@ func TestOpen_Refused(t *testing.T) {
 	expect("wrong password", as("s3cretwrong"), sinks.ClassFatal, sinks.ReasonUnauthorized)
 	expect("no such database", s.dsn(func(u *url.URL) { u.Path = "/none_" + s.name }), sinks.ClassFatal, sinks.ReasonMisconfigured)
 	expect("nobody listens", "mysql://x:s3cret@127.0.0.1:1/x", sinks.ClassRetry, sinks.ReasonUnavailable)
+	s.each(t, "SHOW VARIABLES WHERE Variable_name = 'have_ssl' AND Value <> 'YES'", func([]any) {
+		expect("no TLS", s.dsn(func(u *url.URL) { u.RawQuery = "tls=true" }), sinks.ClassFatal, sinks.ReasonMisconfigured)
+	})
 	expect("no right to the database", as("s3cret"), sinks.ClassFatal, sinks.ReasonUnauthorized)
 
 	s.exec(t, ownTable(""))
@@ -213,6 +218,32 @@ func TestUniqueEmail(t *testing.T) {
 	}
 }
 
+// TestApply_NoDeadlock shows that two that write the same users, new ones and
+// known ones, wait for each other and do not run into each other.
+func TestApply_NoDeadlock(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	instances := []*mysql.Sink{open(t, s.config()), open(t, s.config())}
+	for round := range int64(20) {
+		var wait sync.WaitGroup
+		for i, sink := range instances {
+			var batch []sinks.Record
+			for n := range int64(40) {
+				batch = append(batch, change(fmt.Sprint("user_", 10*round+n), round))
+			}
+			if i == 1 {
+				slices.Reverse(batch)
+			}
+			wait.Go(func() {
+				if err := sink.Apply(t.Context(), batch); err != nil {
+					t.Errorf("Apply: %v", err)
+				}
+			})
+		}
+		wait.Wait()
+	}
+}
+
 // TestErase_WaitsForRival shows that an erasure that waited for a rival who was
 // just inserting the user sees that user's row.
 func TestErase_WaitsForRival(t *testing.T) {
@@ -279,7 +310,8 @@ func TestApply_Paused(t *testing.T) {
 			t.Fatal("the paused process never came to the users table")
 		}
 	}
-	restore := proxy.Mute()
+	restore := sync.OnceFunc(proxy.Mute())
+	defer restore()
 	owner := open(t, s.config())
 	start := time.Now()
 	mustApply(t, owner, erase("user_1", 3))
@@ -357,7 +389,7 @@ func TestApply_Refused(t *testing.T) {
 		{"a time after the last year", "", []sinks.Record{ancient}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
 		{"a unique key", "CREATE UNIQUE INDEX u ON clerk_users (image_url(50))", []sinks.Record{other, user}, sinks.ClassPermanent, sinks.ReasonConflict},
 		{"a unique key, alone", "CREATE UNIQUE INDEX u ON clerk_users (image_url(50))", []sinks.Record{other}, sinks.ClassRetry, sinks.ReasonConflict},
-		{"a foreign key", "CREATE TABLE orders (owner varchar(255) COLLATE utf8mb4_bin REFERENCES clerk_users (id)) ENGINE InnoDB CHARACTER SET utf8mb4 SELECT 'user_0' AS owner", []sinks.Record{erase("user_0", 2)}, sinks.ClassRetry, sinks.ReasonConflict},
+		{"a foreign key", "CREATE TABLE orders (owner varchar(255) COLLATE utf8mb4_bin, FOREIGN KEY (owner) REFERENCES clerk_users (id)) ENGINE InnoDB CHARACTER SET utf8mb4 SELECT 'user_0' AS owner", []sinks.Record{erase("user_0", 2)}, sinks.ClassRetry, sinks.ReasonConflict},
 		{"a column that must have a value", "ALTER TABLE clerk_users ADD COLUMN plan int NOT NULL", []sinks.Record{user}, sinks.ClassFatal, sinks.ReasonMisconfigured},
 		{"a table taken away", "DROP TABLE clerk_users", []sinks.Record{user}, sinks.ClassFatal, sinks.ReasonMisconfigured},
 	} {
@@ -415,26 +447,32 @@ func TestApply_LockedOut(t *testing.T) {
 }
 
 // TestApply_Splits shows that a batch that is longer than a statement may be is
-// written in several, and that one user who is has a name.
+// written in several, and that one user who is too long is refused.
 func TestApply_Splits(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	sink := open(t, s.config())
-	long := func(id string, size int) sinks.Record {
-		r := change(id, 1)
-		r.Change.User.LastName = new(strings.Repeat("'", size))
-		return r
-	}
-	mustApply(t, sink, long("user_1", 1<<20), long("user_2", 1<<20), long("user_3", 3<<20), change("user_4", 1), long("user_5", 1<<20))
-	if got := s.text(t, "SELECT group_concat(length(last_name) >> 20 ORDER BY id) FROM clerk_users"); got != "1,1,3,0,1" {
-		t.Errorf("lengths in MiB: got %s, want 1,1,3,0,1", got)
-	}
 	var packet int
 	if err := s.db.QueryRow("SELECT @@max_allowed_packet").Scan(&packet); err != nil {
 		t.Fatal(err)
 	}
+	long := func(id string, size int) sinks.Record {
+		r := change(id, 1)
+		r.Change.User.LastName = new(strings.Repeat("'", size)) // each takes two bytes
+		return r
+	}
+	size := packet / 5
+	mustApply(t, sink, long("user_1", size), long("user_2", size), change("user_3", 1), long("user_4", size), change("user_5", 1))
+	if got := s.text(t, "SELECT count(*) FROM clerk_users WHERE length(last_name) = ?", size); got != "3" {
+		t.Errorf("long users: got %s, want 3", got)
+	}
+	// The server would hang up, which is an outage to whoever is still writing.
+	before := s.connections(t)
 	batch := []sinks.Record{change("user_6", 1), long("user_7", packet/2)}
-	expectClass(t, "Apply of a user who is too large", sink.Apply(t.Context(), batch), sinks.ClassPermanent, sinks.ReasonTooLarge)
+	expectClass(t, "Apply of a user who is too long", sink.Apply(t.Context(), batch), sinks.ClassPermanent, sinks.ReasonTooLarge)
+	if after := s.connections(t); after != before {
+		t.Errorf("the connection was thrown away")
+	}
 	mustApply(t, sink, batch[0])
 }
 
