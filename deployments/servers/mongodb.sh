@@ -41,7 +41,7 @@ run() {
   exec setsid "$app/bin/secantusd-py" --host 127.0.0.1 --port "$(kept port)" --storage-path "$dir/data" --log-level WARNING
 }
 
-# An empty message in the wire protocol is not answered; the port is open once the storage is.
+# It listens once its storage is open.
 ready() {
   (exec 3<>"/dev/tcp/127.0.0.1/$(kept port)") 2>/dev/null
 }

@@ -339,3 +339,19 @@ func TestChecked_Crash(t *testing.T) {
 		t.Errorf("the change was lost: %+v", again.Result())
 	}
 }
+
+// TestChecked_CrashAfterWrite has a paused process die after it has written an
+// erased user and before it has checked: whoever is given that change again
+// deletes the user.
+func TestChecked_CrashAfterWrite(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	sink := open(t, s.config(false))
+	mustApply(t, sink, erase("user_1", 3))
+	insert(t, s.db.Collection("clerk_users"), bson.D{{Key: "clerkId", Value: "user_1"}, {Key: "clerkConnect", Value: bson.D{{Key: "epoch", Value: int32(1)}, {Key: "version", Value: int64(2)}}}})
+	again := change("user_1", 2)
+	mustApply(t, sink, again)
+	if !again.Result().Superseded || len(s.read(t, "user_1")) != 0 {
+		t.Errorf("the erased user is there: %+v", again.Result())
+	}
+}

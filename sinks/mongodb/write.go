@@ -1,9 +1,11 @@
 package mongodb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -80,8 +82,9 @@ func (s *Sink) Apply(ctx context.Context, batch []sinks.Record) error {
 	return failed.Err()
 }
 
-// arrange prepares a batch. Records that can never be written are failed and
-// left out.
+// arrange prepares a batch: sorted by id, so that of two transactions that
+// share some the first one passes and not both are refused. Records that can
+// never be written are failed and left out.
 func (s *Sink) arrange(db *database, batch []sinks.Record, failed *sinks.BatchError) []*write {
 	writes := make([]*write, 0, len(batch))
 	for i, r := range batch {
@@ -95,6 +98,7 @@ func (s *Sink) arrange(db *database, batch []sinks.Record, failed *sinks.BatchEr
 		}
 		writes = append(writes, w)
 	}
+	slices.SortFunc(writes, func(a, b *write) int { return cmp.Compare(a.record.ClerkID, b.record.ClerkID) })
 	return writes
 }
 
