@@ -27,17 +27,24 @@ func milliseconds(name string, ms int64) Setting {
 // <prefix>.users the least lag lets a consumer that is at most a day behind see
 // every change, the greatest one has what was overwritten or erased really gone
 // within days, and tombstones stay for a consumer that is away for a month.
+//
+// Records that hold a user may be as large on each topic of their way: one that
+// the event log took and the next refused would stop its partition. The number
+// is Kafka's default, which the writer leaves room below.
 var (
-	kept    = []Setting{{cleanupPolicy, "delete"}, milliseconds("retention.ms", 14*day), milliseconds("segment.ms", day)}
+	largest = Setting{"max.message.bytes", "1048588"}
+
+	kept    = []Setting{{cleanupPolicy, "delete"}, milliseconds("retention.ms", 14*day), milliseconds("segment.ms", day), largest}
 	compact = []Setting{{cleanupPolicy, "compact"}}
 
-	userEvents = append(kept[:3:3], Setting{"message.timestamp.type", "LogAppendTime"})
+	userEvents = append(kept[:4:4], Setting{"message.timestamp.type", "LogAppendTime"})
 	users      = []Setting{
 		{cleanupPolicy, "compact"},
 		milliseconds("min.compaction.lag.ms", day),
 		milliseconds("max.compaction.lag.ms", 3*day),
 		milliseconds("segment.ms", day),
 		milliseconds("delete.retention.ms", 30*day),
+		largest,
 	}
 )
 
