@@ -4,7 +4,7 @@
 # compiler, Java, PostgreSQL) it finds, or fetches by deployments/servers.
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
-GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 BENCHTIME   ?= 1s
 FUZZTIME    ?= 30s
 HISTORIES   ?= 1000000

@@ -74,6 +74,11 @@ func (g *gaps) check(ctx context.Context, partition int32) error {
 	if gap.LogStart <= max(gap.Committed, 0) {
 		return nil
 	}
+	return g.flag(ctx, partition, gap)
+}
+
+// flag notes a gap where the snapshot task and other processes find it.
+func (g *gaps) flag(ctx context.Context, partition int32, gap connector.Gap) error {
 	g.cfg.Logger.Error("events were lost to retention before they were sequenced; a snapshot will make up for them",
 		"partition", partition, "offset", gap.Committed, "log_start", gap.LogStart)
 	g.flagging.Lock()

@@ -1,9 +1,13 @@
 package sequencer
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"clerkconnect/connector"
 	"clerkconnect/schemas"
 )
 
@@ -158,5 +162,46 @@ func TestPositions_Memory(t *testing.T) {
 		if perUser > 100 {
 			t.Errorf("%d users: %.1f bytes each, at most 100 are allowed", users, perUser)
 		}
+	}
+}
+
+// flags is a Writer that only notes what it is asked to store.
+type flags struct{ stored map[string]any }
+
+func (f flags) StoreState(_ context.Context, key string, value any) error {
+	f.stored[key] = value
+	return nil
+}
+
+func (flags) Tick(context.Context, string, int32) error { return nil }
+
+// TestNoticeLoss: events that retention took while the partition was owned are
+// flagged; repetitions after a rollback are not a loss.
+func TestNoticeLoss(t *testing.T) {
+	t.Parallel()
+	h := newHarness()
+	writer := flags{map[string]any{}}
+	h.seq.gaps.cfg.Writer = writer
+	process := func(offset int64) {
+		t.Helper()
+		tick := &kgo.Record{Key: []byte(schemas.TickKey), Offset: offset}
+		if _, err := h.seq.Process(t.Context(), []*kgo.Record{tick}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	process(7)
+	process(8)
+	process(7)
+	process(8)
+	if len(writer.stored) != 0 {
+		t.Fatalf("flagged %v without a loss", writer.stored)
+	}
+	process(12)
+	gap, ok := writer.stored[connector.StateKeyGapPrefix+"0"].(connector.Gap)
+	if !ok || gap.Committed != 9 || gap.LogStart != 12 {
+		t.Errorf("got %+v, want a gap from 9 to 12", writer.stored)
+	}
+	if open := h.seq.Status().Gaps; len(open) != 1 {
+		t.Errorf("open gaps: %v", open)
 	}
 }

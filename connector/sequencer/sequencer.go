@@ -75,6 +75,7 @@ type Sequencer struct {
 
 	// Only the goroutine of transact touches these.
 	memory  map[int32]*positions
+	next    map[int32]int64             // offset that follows what was read of a partition; absent: nothing yet
 	overlay map[string]schemas.Position // positions of the transaction under way
 	pending []observation               // for the metrics, counted when committed
 	latest  time.Time                   // broker's time of the latest record of the transaction
@@ -111,6 +112,7 @@ func New(cfg Config) *Sequencer {
 			return compacted.Read(ctx, cfg.Client, topic, partition, each)
 		},
 		memory:  map[int32]*positions{},
+		next:    map[int32]int64{},
 		overlay: map[string]schemas.Position{},
 	}
 }
@@ -218,6 +220,7 @@ func (s *Sequencer) restorePositions(ctx context.Context, partition int32) (func
 // Forget implements [transact.Processor].
 func (s *Sequencer) Forget(partition int32) {
 	delete(s.memory, partition)
+	delete(s.next, partition)
 	clear(s.overlay)
 	s.pending = s.pending[:0]
 	s.countKnown()
@@ -270,6 +273,9 @@ func (s *Sequencer) Process(ctx context.Context, records []*kgo.Record) ([]*kgo.
 	var out []*kgo.Record
 	for _, r := range records {
 		s.latest = r.Timestamp
+		if err := s.noticeLoss(ctx, r, now); err != nil {
+			return nil, err
+		}
 		produced, err := s.sequence(ctx, r, now)
 		if err != nil {
 			return nil, err
@@ -277,6 +283,19 @@ func (s *Sequencer) Process(ctx context.Context, records []*kgo.Record) ([]*kgo.
 		out = append(out, produced...)
 	}
 	return out, nil
+}
+
+// noticeLoss flags a gap where the log does not go on at the offset that
+// follows. Nothing but retention leaves one: the event log is written outside
+// of transactions and not compacted. A sequencer that stood still for longer
+// than retention, without a restart, is told by nothing else.
+func (s *Sequencer) noticeLoss(ctx context.Context, r *kgo.Record, now int64) error {
+	expected, known := s.next[r.Partition]
+	s.next[r.Partition] = r.Offset + 1
+	if !known || r.Offset <= expected {
+		return nil
+	}
+	return s.gaps.flag(ctx, r.Partition, connector.Gap{Committed: expected, LogStart: r.Offset, FlaggedAt: now})
 }
 
 // sequence handles one record of the event log.
