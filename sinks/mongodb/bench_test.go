@@ -9,6 +9,7 @@ import (
 
 	"clerkconnect/sinks"
 	"clerkconnect/sinks/mongodb"
+	"clerkconnect/sinks/sinktest"
 	"clerkconnect/sinks/usertable"
 )
 
@@ -18,38 +19,13 @@ import (
 // an index of its own in the same run, goes into it.
 func BenchmarkApply(b *testing.B) {
 	for _, transactions := range []bool{true, false} {
-		for _, size := range []int{1, 10, 100} {
-			b.Run(fmt.Sprintf("transactions=%v/batch=%d", transactions, size), func(b *testing.B) { benchmarkApply(b, transactions, size) })
-		}
+		b.Run(fmt.Sprintf("transactions=%v", transactions), func(b *testing.B) {
+			sinktest.Benchmark(b, func(b *testing.B) sinktest.Bench {
+				s := newServer(b)
+				return sinktest.Bench{Sink: open(b, s.config(transactions)), Plain: func(batch []sinks.Record) time.Duration { return s.insertPlainly(b, batch) }}
+			})
+		})
 	}
-}
-
-func benchmarkApply(b *testing.B, transactions bool, size int) {
-	s := newServer(b)
-	sink := open(b, s.config(transactions))
-	version := int64(0)
-	batch := make([]sinks.Record, size)
-	next := func() {
-		version++
-		for i := range batch {
-			batch[i] = change(fmt.Sprintf("user_%08d_%08d", version, i), version)
-		}
-	}
-	next()
-	mustApply(b, sink, batch...)
-	var plain time.Duration
-	b.ReportAllocs()
-	for b.Loop() {
-		b.StopTimer()
-		next()
-		plain += s.insertPlainly(b, batch)
-		b.StartTimer()
-		mustApply(b, sink, batch...)
-	}
-	rows := float64(b.N * size)
-	b.ReportMetric(rows/b.Elapsed().Seconds(), "rows/s")
-	b.ReportMetric(rows/plain.Seconds(), "insert-rows/s")
-	b.ReportMetric(b.Elapsed().Seconds()/plain.Seconds(), "times-insert")
 }
 
 // insertPlainly writes the batch with a plain InsertMany and returns how long

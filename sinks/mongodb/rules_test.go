@@ -13,6 +13,7 @@ import (
 
 	"clerkconnect/sinks"
 	"clerkconnect/sinks/mongodb"
+	"clerkconnect/sinks/sinktest"
 	"clerkconnect/sinks/usertable"
 )
 
@@ -75,10 +76,10 @@ func TestOwnPaths(t *testing.T) {
 		if _, err := users.InsertOne(t.Context(), bson.M{"_id": "own", "clerkId": "user_1", "plan": "gold", "profile": bson.M{"bio": "x"}, "metadata": bson.M{"app": 1}}); err != nil {
 			t.Fatal(err)
 		}
-		bare := change("user_1", 2)
+		bare := sinktest.Change("user_1", 2)
 		bare.Change.User.FirstName, bare.Change.User.PublicMetadata = nil, nil
-		for _, r := range []sinks.Record{change("user_1", 1), bare} {
-			mustApply(t, sink, r)
+		for _, r := range []sinks.Record{sinktest.Change("user_1", 1), bare} {
+			sinktest.MustApply(t, sink, r)
 			got := s.all(t, "clerk_users", bson.D{})
 			if len(got) != 1 || at(got[0], "_id") != "own" || at(got[0], "plan") != "gold" || at(got[0], "profile.bio") != "x" || at(got[0], "metadata.app") != int32(1) {
 				t.Fatalf("the application's paths: got %v", got)
@@ -97,9 +98,9 @@ func TestKeysOfMetadata(t *testing.T) {
 	both(t, func(t *testing.T, transactions bool) {
 		s := newServer(t)
 		sink := open(t, s.config(transactions))
-		r := change("user_1", 1)
+		r := sinktest.Change("user_1", 1)
 		r.Change.User.PublicMetadata = new(metadata)
-		mustApply(t, sink, r)
+		sinktest.MustApply(t, sink, r)
 		got, _ := s.read(t, "user_1")["user_1"]["public_metadata"].(string)
 		var have, want any
 		if json.Unmarshal([]byte(got), &have) != nil || json.Unmarshal([]byte(metadata), &want) != nil || fmt.Sprint(have) != fmt.Sprint(want) {
@@ -111,7 +112,7 @@ func TestKeysOfMetadata(t *testing.T) {
 func TestDates(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	mustApply(t, open(t, s.config(true)), change("user_1", 1))
+	sinktest.MustApply(t, open(t, s.config(true)), sinktest.Change("user_1", 1))
 	document := s.all(t, "clerk_users", bson.D{})[0]
 	list, _ := at(document, "emailAddresses").(bson.A)
 	if len(list) == 0 {
@@ -159,10 +160,10 @@ func TestOpen(t *testing.T) {
 				if err != nil {
 					t.Fatalf("Open: %v", err)
 				}
-				mustApply(t, sink, change("user_1", 1), erase("user_2", 1))
+				sinktest.MustApply(t, sink, sinktest.Change("user_1", 1), sinktest.Erase("user_2", 1))
 				return
 			}
-			expectClass(t, "Open", err, sinks.ClassFatal, sinks.ReasonMisconfigured)
+			sinktest.ExpectClass(t, "Open", err, sinks.ClassFatal, sinks.ReasonMisconfigured)
 			if err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Errorf("Open: got %v, want a word about %q", err, test.want)
 			}
@@ -203,7 +204,7 @@ func TestApply_Refused(t *testing.T) {
 	t.Parallel()
 	const canary = "canary-4b1f7e"
 	bad := func() sinks.Record {
-		r := change("user_bad", 1)
+		r := sinktest.Change("user_bad", 1)
 		r.Change.User.FirstName = new(canary)
 		return r
 	}
@@ -237,16 +238,16 @@ func TestApply_Refused(t *testing.T) {
 				s := newServer(t)
 				test.prepare(t, s)
 				sink := open(t, s.config(transactions))
-				err := sink.Apply(t.Context(), []sinks.Record{erase("user_1", 1), change("user_2", 1), test.record(), erase("user_3", 1)})
+				err := sink.Apply(t.Context(), []sinks.Record{sinktest.Erase("user_1", 1), sinktest.Change("user_2", 1), test.record(), sinktest.Erase("user_3", 1)})
 				var failed *sinks.BatchError
 				if batch, ok := err.(*sinks.BatchError); ok { //nolint:errorlint // the contract is about the error itself
 					failed = batch
-					expectClass(t, "the record", failed.Failed(2), test.alone, test.reason)
+					sinktest.ExpectClass(t, "the record", failed.Failed(2), test.alone, test.reason)
 					if failed.Len() != 1 || len(s.read(t, "user_2")) != 1 {
 						t.Errorf("Apply: got %v, want only record 2 to fail", err)
 					}
 				} else {
-					expectClass(t, "Apply", err, test.class, test.reason)
+					sinktest.ExpectClass(t, "Apply", err, test.class, test.reason)
 				}
 				if failed == nil && !transactions {
 					t.Errorf("Apply: got %v, want the record to be named", err)
@@ -255,7 +256,7 @@ func TestApply_Refused(t *testing.T) {
 				if batch, ok := alone.(*sinks.BatchError); ok { //nolint:errorlint // as above
 					alone = batch.Failed(0)
 				}
-				expectClass(t, "Apply of it alone", alone, test.alone, test.reason)
+				sinktest.ExpectClass(t, "Apply of it alone", alone, test.alone, test.reason)
 				if strings.Contains(fmt.Sprint(err, alone), canary) {
 					t.Error("the error quotes the user")
 				}
@@ -275,11 +276,11 @@ func TestChecked_Zombie(t *testing.T) {
 		between []sinks.Record
 		want    []string // versions of the user that is left
 	}{
-		{"a change, then the erasure", change("user_1", 2), []sinks.Record{erase("user_1", 3)}, nil},
-		{"a change, then a later one", change("user_1", 2), []sinks.Record{change("user_1", 3)}, []string{"3"}},
-		{"an erasure, then the revival", erase("user_1", 2), []sinks.Record{change("user_1", 3)}, []string{"3"}},
-		{"a change, then erasure and revival", change("user_1", 2), []sinks.Record{erase("user_1", 3), change("user_1", 4)}, []string{"4"}},
-		{"a change twice", change("user_1", 2), []sinks.Record{change("user_1", 2)}, []string{"2"}},
+		{"a change, then the erasure", sinktest.Change("user_1", 2), []sinks.Record{sinktest.Erase("user_1", 3)}, nil},
+		{"a change, then a later one", sinktest.Change("user_1", 2), []sinks.Record{sinktest.Change("user_1", 3)}, []string{"3"}},
+		{"an erasure, then the revival", sinktest.Erase("user_1", 2), []sinks.Record{sinktest.Change("user_1", 3)}, []string{"3"}},
+		{"a change, then erasure and revival", sinktest.Change("user_1", 2), []sinks.Record{sinktest.Erase("user_1", 3), sinktest.Change("user_1", 4)}, []string{"4"}},
+		{"a change twice", sinktest.Change("user_1", 2), []sinks.Record{sinktest.Change("user_1", 2)}, []string{"2"}},
 	} {
 		for _, known := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, known=%v", test.name, known), func(t *testing.T) {
@@ -287,12 +288,12 @@ func TestChecked_Zombie(t *testing.T) {
 				s := newServer(t)
 				zombie, owner := open(t, s.config(false)), open(t, s.config(false))
 				if known {
-					mustApply(t, owner, change("user_1", 1))
+					sinktest.MustApply(t, owner, sinktest.Change("user_1", 1))
 				}
 				zombie.Between(func() {
 					zombie.Between(func() {})
 					for _, r := range test.between {
-						mustApply(t, owner, sinks.Track(r)) // its own place for the result
+						sinktest.MustApply(t, owner, sinks.Track(r)) // its own place for the result
 					}
 				})
 				for range 3 { // a conflict is retried by the runner
@@ -328,13 +329,13 @@ func TestChecked_Crash(t *testing.T) {
 	func() {
 		defer func() { _ = recover() }()
 		sink.Between(func() { panic("crash") })
-		sink.Apply(t.Context(), []sinks.Record{change("user_1", 1)}) //nolint:errcheck // it panics
+		sink.Apply(t.Context(), []sinks.Record{sinktest.Change("user_1", 1)}) //nolint:errcheck // it panics
 	}()
 	if left := s.read(t, "user_1"); len(left) != 0 {
 		t.Fatal("the user was written before the crash")
 	}
-	again := change("user_1", 1)
-	mustApply(t, open(t, s.config(true)), again)
+	again := sinktest.Change("user_1", 1)
+	sinktest.MustApply(t, open(t, s.config(true)), again)
 	if again.Result().Superseded || len(s.read(t, "user_1")) != 1 {
 		t.Errorf("the change was lost: %+v", again.Result())
 	}
@@ -347,10 +348,10 @@ func TestChecked_CrashAfterWrite(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	sink := open(t, s.config(false))
-	mustApply(t, sink, erase("user_1", 3))
+	sinktest.MustApply(t, sink, sinktest.Erase("user_1", 3))
 	insert(t, s.db.Collection("clerk_users"), bson.D{{Key: "clerkId", Value: "user_1"}, {Key: "clerkConnect", Value: bson.D{{Key: "epoch", Value: int32(1)}, {Key: "version", Value: int64(2)}}}})
-	again := change("user_1", 2)
-	mustApply(t, sink, again)
+	again := sinktest.Change("user_1", 2)
+	sinktest.MustApply(t, sink, again)
 	if !again.Result().Superseded || len(s.read(t, "user_1")) != 0 {
 		t.Errorf("the erased user is there: %+v", again.Result())
 	}

@@ -7,6 +7,7 @@ import (
 
 	"clerkconnect/sinks"
 	"clerkconnect/sinks/mysql"
+	"clerkconnect/sinks/sinktest"
 )
 
 // TestApply_Refused shows how the server's refusals are classified, and that
@@ -14,10 +15,10 @@ import (
 func TestApply_Refused(t *testing.T) {
 	t.Parallel()
 	const canary = "canary-4b1f7e"
-	user := change("user_1", 1)
+	user := sinktest.Change("user_1", 1)
 	user.Change.User.FirstName = new(canary)
-	other := change("user_2", 1)
-	ancient := change("user_1", 1)
+	other := sinktest.Change("user_2", 1)
+	ancient := sinktest.Change("user_1", 1)
 	ancient.Change.User.CreatedAt = new(int64(1) << 60)
 	for _, test := range []struct {
 		name, ddl string
@@ -27,22 +28,22 @@ func TestApply_Refused(t *testing.T) {
 	}{
 		{"a check", "ALTER TABLE clerk_users ADD CHECK (first_name NOT LIKE 'canary%')", []sinks.Record{user, other}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
 		{"too long", "ALTER TABLE clerk_users MODIFY first_name varchar(12)", []sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonTooLarge},
-		{"an id too long", "", []sinks.Record{change(strings.Repeat("x", 256), 1)}, sinks.ClassPermanent, sinks.ReasonTooLarge},
+		{"an id too long", "", []sinks.Record{sinktest.Change(strings.Repeat("x", 256), 1)}, sinks.ClassPermanent, sinks.ReasonTooLarge},
 		{"a wrong type", "ALTER TABLE clerk_users MODIFY first_name int", []sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
 		{"another character set", "ALTER TABLE clerk_users MODIFY first_name varchar(50) CHARACTER SET latin1", []sinks.Record{func() sinks.Record {
-			wide := change("user_1", 1)
+			wide := sinktest.Change("user_1", 1)
 			wide.Change.User.FirstName = new(canary + "\U0001F984")
 			return wide
 		}()}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
 		{"out of range", "ALTER TABLE clerk_users MODIFY lockout_expires_in_seconds tinyint", []sinks.Record{func() sinks.Record {
-			r := change("user_1", 1)
+			r := sinktest.Change("user_1", 1)
 			r.Change.User.LockoutExpiresInSeconds = new(int64(1000))
 			return r
 		}()}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
 		{"a time after the last year", "", []sinks.Record{ancient}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
 		{"a unique key", "CREATE UNIQUE INDEX u ON clerk_users (image_url(50))", []sinks.Record{other, user}, sinks.ClassPermanent, sinks.ReasonConflict},
 		{"a unique key, alone", "CREATE UNIQUE INDEX u ON clerk_users (image_url(50))", []sinks.Record{other}, sinks.ClassRetry, sinks.ReasonConflict},
-		{"a foreign key", "CREATE TABLE orders (owner varchar(255) COLLATE utf8mb4_bin, FOREIGN KEY (owner) REFERENCES clerk_users (id)) ENGINE InnoDB CHARACTER SET utf8mb4 SELECT 'user_0' AS owner", []sinks.Record{erase("user_0", 2)}, sinks.ClassRetry, sinks.ReasonConflict},
+		{"a foreign key", "CREATE TABLE orders (owner varchar(255) COLLATE utf8mb4_bin, FOREIGN KEY (owner) REFERENCES clerk_users (id)) ENGINE InnoDB CHARACTER SET utf8mb4 SELECT 'user_0' AS owner", []sinks.Record{sinktest.Erase("user_0", 2)}, sinks.ClassRetry, sinks.ReasonConflict},
 		{"a column that must have a value", "ALTER TABLE clerk_users ADD COLUMN plan int NOT NULL", []sinks.Record{user}, sinks.ClassFatal, sinks.ReasonMisconfigured},
 		{"a table taken away", "DROP TABLE clerk_users", []sinks.Record{user}, sinks.ClassFatal, sinks.ReasonMisconfigured},
 	} {
@@ -52,15 +53,15 @@ func TestApply_Refused(t *testing.T) {
 			cfg := s.config()
 			cfg.MaxConnections = 1
 			sink := open(t, cfg)
-			first := change("user_0", 1)
+			first := sinktest.Change("user_0", 1)
 			first.Change.User.FirstName = nil
-			mustApply(t, sink, first)
+			sinktest.MustApply(t, sink, first)
 			if test.ddl != "" {
 				s.exec(t, test.ddl)
 			}
 			before := s.connections(t)
 			err := sink.Apply(t.Context(), test.batch)
-			expectClass(t, "Apply", err, test.class, test.reason)
+			sinktest.ExpectClass(t, "Apply", err, test.class, test.reason)
 			if err != nil && strings.Contains(err.Error(), canary) {
 				t.Errorf("the error quotes the user")
 			}
@@ -84,7 +85,7 @@ func TestApply_LockedOut(t *testing.T) {
 	cfg := s.config()
 	cfg.LockTimeout = time.Second
 	sink := open(t, cfg)
-	mustApply(t, sink, change("user_1", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
 	rival, err := s.db.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -92,11 +93,11 @@ func TestApply_LockedOut(t *testing.T) {
 	if _, err := rival.Exec("UPDATE clerk_connect_versions SET deleted = TRUE"); err != nil {
 		t.Fatal(err)
 	}
-	expectClass(t, "Apply", sink.Apply(t.Context(), []sinks.Record{change("user_1", 2)}), sinks.ClassRetry, sinks.ReasonConflict)
+	sinktest.ExpectClass(t, "Apply", sink.Apply(t.Context(), []sinks.Record{sinktest.Change("user_1", 2)}), sinks.ClassRetry, sinks.ReasonConflict)
 	if err := rival.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	mustApply(t, sink, change("user_1", 2))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 2))
 }
 
 // TestApply_Splits shows that a batch that is longer than a statement may be is
@@ -110,23 +111,23 @@ func TestApply_Splits(t *testing.T) {
 		t.Fatal(err)
 	}
 	long := func(id string, size int) sinks.Record {
-		r := change(id, 1)
+		r := sinktest.Change(id, 1)
 		r.Change.User.LastName = new(strings.Repeat("'", size)) // each takes two bytes
 		return r
 	}
 	size := packet / 5
-	mustApply(t, sink, long("user_1", size), long("user_2", size), change("user_3", 1), long("user_4", size), change("user_5", 1))
+	sinktest.MustApply(t, sink, long("user_1", size), long("user_2", size), sinktest.Change("user_3", 1), long("user_4", size), sinktest.Change("user_5", 1))
 	if got := s.text(t, "SELECT count(*) FROM clerk_users WHERE length(last_name) = ?", size); got != "3" {
 		t.Errorf("long users: got %s, want 3", got)
 	}
 	// The server would hang up, which is an outage to whoever is still writing.
 	before := s.connections(t)
-	batch := []sinks.Record{change("user_6", 1), long("user_7", packet/2)}
-	expectClass(t, "Apply of a user who is too long", sink.Apply(t.Context(), batch), sinks.ClassPermanent, sinks.ReasonTooLarge)
+	batch := []sinks.Record{sinktest.Change("user_6", 1), long("user_7", packet/2)}
+	sinktest.ExpectClass(t, "Apply of a user who is too long", sink.Apply(t.Context(), batch), sinks.ClassPermanent, sinks.ReasonTooLarge)
 	if after := s.connections(t); after != before {
 		t.Errorf("the connection was thrown away")
 	}
-	mustApply(t, sink, batch[0])
+	sinktest.MustApply(t, sink, batch[0])
 }
 
 func TestConfig_Validate(t *testing.T) {

@@ -67,10 +67,10 @@ func TestOpen(t *testing.T) {
 				if err != nil {
 					t.Fatalf("Open: %v", err)
 				}
-				mustApply(t, sink, change("user_1", 1), erase("user_2", 1))
+				sinktest.MustApply(t, sink, sinktest.Change("user_1", 1), sinktest.Erase("user_2", 1))
 				return
 			}
-			expectClass(t, "Open", err, sinks.ClassFatal, sinks.ReasonMisconfigured)
+			sinktest.ExpectClass(t, "Open", err, sinks.ClassFatal, sinks.ReasonMisconfigured)
 			if err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Errorf("Open: got %v, want a word about %q", err, test.want)
 			}
@@ -94,7 +94,7 @@ func TestOpen_Refused(t *testing.T) {
 		sink := newSink(t, cfg)
 		defer sink.Close()
 		err := sink.Open(t.Context())
-		expectClass(t, what, err, class, reason)
+		sinktest.ExpectClass(t, what, err, class, reason)
 		if err != nil && (strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), user)) {
 			t.Errorf("%s: the error quotes the user or the password", what)
 		}
@@ -114,7 +114,7 @@ func TestOpen_Refused(t *testing.T) {
 	s.exec(t, "GRANT DELETE ON "+s.name+".clerk_users TO "+user)
 	cfg := s.config() // which would create, but neither may nor must
 	cfg.DSN = as("s3cret")
-	mustApply(t, open(t, cfg), change("user_1", 1), erase("user_2", 1))
+	sinktest.MustApply(t, open(t, cfg), sinktest.Change("user_1", 1), sinktest.Erase("user_2", 1))
 }
 
 // TestOwnColumns shows that what the application keeps beside our columns is
@@ -124,9 +124,9 @@ func TestOwnColumns(t *testing.T) {
 	s := newServer(t)
 	s.exec(t, ownTable(""))
 	sink := open(t, s.config())
-	mustApply(t, sink, change("user_1", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
 	s.exec(t, "UPDATE clerk_users SET plan = 'gold'")
-	mustApply(t, sink, change("user_1", 2), change("user_2", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 2), sinktest.Change("user_2", 1))
 	if got := s.text(t, "SELECT group_concat(plan ORDER BY id) FROM clerk_users"); got != "gold,free" {
 		t.Errorf("the application's column: got %s, want gold,free", got)
 	}
@@ -140,8 +140,8 @@ func TestTakesOver(t *testing.T) {
 	s.exec(t, ownTable(""))
 	sink := open(t, s.config())
 	s.exec(t, "INSERT INTO clerk_users (id, plan) VALUES ('user_1', 'gold'), ('user_2', 'gold')")
-	erasure := sinks.Track(erase("user_2", 1))
-	mustApply(t, sink, change("user_1", 1), erasure)
+	erasure := sinks.Track(sinktest.Erase("user_2", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1), erasure)
 	if got := s.text(t, "SELECT group_concat(plan, '/', first_name) FROM clerk_users"); got != "gold/first_name-1" {
 		t.Errorf("rows: got %s, want gold/first_name-1", got)
 	}
@@ -155,11 +155,11 @@ func TestTakesOver(t *testing.T) {
 func TestTwoTables(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	mustApply(t, open(t, s.config()), change("user_1", 1))
+	sinktest.MustApply(t, open(t, s.config()), sinktest.Change("user_1", 1))
 	cfg := s.config()
 	cfg.Table = "other `users?\\"
-	mustApply(t, open(t, cfg), change("user_1", 1))
-	mustApply(t, open(t, cfg), erase("user_2", 1), change("user_1", 2))
+	sinktest.MustApply(t, open(t, cfg), sinktest.Change("user_1", 1))
+	sinktest.MustApply(t, open(t, cfg), sinktest.Erase("user_2", 1), sinktest.Change("user_1", 2))
 	if got := s.text(t, "SELECT count(*) FROM `other ``users?\\` JOIN clerk_users USING (id)"); got != "1" {
 		t.Errorf("rows in both tables: got %s, want 1", got)
 	}
@@ -171,14 +171,14 @@ func TestIDs_CompareBytes(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	sink := open(t, s.config())
-	mustApply(t, sink, change("user_a", 1), change("user_B", 1), change("user_A", 1), change("user_b", 1))
-	mustApply(t, sink, change("user_a", 2), erase("user_b", 2))
+	sinktest.MustApply(t, sink, sinktest.Change("user_a", 1), sinktest.Change("user_B", 1), sinktest.Change("user_A", 1), sinktest.Change("user_b", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_a", 2), sinktest.Erase("user_b", 2))
 	got, err := sink.Keys(t.Context(), "", 10)
 	if want := []string{"user_A", "user_B", "user_a"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("Keys: got %q, %v, want %q", got, err, want)
 	}
 	// A trailing space does not count in a comparison, so this id is taken.
-	expectClass(t, "Apply of an id with a space behind it", sink.Apply(t.Context(), []sinks.Record{change("user_a ", 9)}), sinks.ClassPermanent, sinks.ReasonInvalidRecord)
+	sinktest.ExpectClass(t, "Apply of an id with a space behind it", sink.Apply(t.Context(), []sinks.Record{sinktest.Change("user_a ", 9)}), sinks.ClassPermanent, sinks.ReasonInvalidRecord)
 }
 
 // TestReplayWritesNothing shows that only ids that moved touch the users table.
@@ -186,10 +186,10 @@ func TestReplayWritesNothing(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	sink := open(t, s.config())
-	mustApply(t, sink, change("user_1", 2))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 2))
 	s.exec(t, "CREATE TRIGGER touched BEFORE INSERT ON clerk_users FOR EACH ROW IF NEW.id = 'user_1' THEN SIGNAL SQLSTATE '45000'; END IF")
-	mustApply(t, sink, change("user_1", 2), change("user_2", 1))
-	mustApply(t, sink, change("user_1", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 2), sinktest.Change("user_2", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
 }
 
 // TestUniqueEmail shows that a unique key of the application's never makes one
@@ -200,19 +200,19 @@ func TestUniqueEmail(t *testing.T) {
 	s := newServer(t)
 	s.exec(t, strings.Replace(ownTable(", UNIQUE (email)"), ownKey, "age int NULL UNIQUE, "+ownKey, 1))
 	sink := open(t, s.config())
-	mustApply(t, sink, change("user_1", 1))
-	second, free := change("user_2", 1), change("user_2", 1)
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
+	second, free := sinktest.Change("user_2", 1), sinktest.Change("user_2", 1)
 	free.Change.User.PrimaryEmailAddress = new("other@example.com")
-	expectClass(t, "the second holder", sink.Apply(t.Context(), []sinks.Record{second}), sinks.ClassRetry, sinks.ReasonConflict)
-	expectClass(t, "a batch with the second holder", sink.Apply(t.Context(), []sinks.Record{second, erase("user_3", 1)}), sinks.ClassPermanent, sinks.ReasonConflict)
-	mustApply(t, sink, free)
-	moved := change("user_2", 2)
-	expectClass(t, "a second holder who is there", sink.Apply(t.Context(), []sinks.Record{moved}), sinks.ClassRetry, sinks.ReasonConflict)
+	sinktest.ExpectClass(t, "the second holder", sink.Apply(t.Context(), []sinks.Record{second}), sinks.ClassRetry, sinks.ReasonConflict)
+	sinktest.ExpectClass(t, "a batch with the second holder", sink.Apply(t.Context(), []sinks.Record{second, sinktest.Erase("user_3", 1)}), sinks.ClassPermanent, sinks.ReasonConflict)
+	sinktest.MustApply(t, sink, free)
+	moved := sinktest.Change("user_2", 2)
+	sinktest.ExpectClass(t, "a second holder who is there", sink.Apply(t.Context(), []sinks.Record{moved}), sinks.ClassRetry, sinks.ReasonConflict)
 	if got := s.text(t, "SELECT group_concat(id, ' ', email ORDER BY id) FROM clerk_users"); got != "user_1 primary_email_address-1,user_2 other@example.com" {
 		t.Errorf("addresses: got %s", got)
 	}
 	// Deleted and signed up again, in one batch: the new user sorts first.
-	mustApply(t, sink, erase("user_1", 2), change("user_0", 1))
+	sinktest.MustApply(t, sink, sinktest.Erase("user_1", 2), sinktest.Change("user_0", 1))
 	if got := s.text(t, "SELECT group_concat(id ORDER BY id) FROM clerk_users"); got != "user_0,user_2" {
 		t.Errorf("users: got %s, want user_0,user_2", got)
 	}
@@ -229,7 +229,7 @@ func TestApply_NoDeadlock(t *testing.T) {
 		for i, sink := range instances {
 			var batch []sinks.Record
 			for n := range int64(40) {
-				batch = append(batch, change(fmt.Sprint("user_", 10*round+n), round))
+				batch = append(batch, sinktest.Change(fmt.Sprint("user_", 10*round+n), round))
 			}
 			if i == 1 {
 				slices.Reverse(batch)
@@ -262,7 +262,7 @@ func TestErase_WaitsForRival(t *testing.T) {
 		}
 	}
 	done := make(chan error, 1)
-	go func() { done <- sink.Apply(context.Background(), []sinks.Record{erase("user_1", 2)}) }()
+	go func() { done <- sink.Apply(context.Background(), []sinks.Record{sinktest.Erase("user_1", 2)}) }()
 	waiting := 0
 	for deadline := time.Now().Add(10 * time.Second); waiting == 0 && time.Now().Before(deadline); {
 		if err := rival.QueryRow("SELECT count(*) FROM information_schema.processlist WHERE db = database() AND info LIKE 'INSERT INTO `clerk_connect_versions%'").Scan(&waiting); err != nil {
@@ -294,11 +294,11 @@ func TestApply_Paused(t *testing.T) {
 	cfg.LockTimeout = time.Second
 	cfg.DSN = s.dsn(func(u *url.URL) { u.Host = proxy.Address })
 	zombie := open(t, cfg)
-	mustApply(t, zombie, change("user_1", 1))
+	sinktest.MustApply(t, zombie, sinktest.Change("user_1", 1))
 	// It sleeps as soon as it has locked the user: whatever it sends next would
 	// have needed that answer.
 	s.exec(t, "CREATE TRIGGER slow BEFORE INSERT ON clerk_users FOR EACH ROW SET @slept = sleep(IF(NEW.locale = 'slow', 2, 0))")
-	late := change("user_1", 2)
+	late := sinktest.Change("user_1", 2)
 	late.Change.User.Locale = new("slow")
 	done := make(chan error, 1)
 	go func() { done <- zombie.Apply(context.Background(), []sinks.Record{late}) }()
@@ -314,7 +314,7 @@ func TestApply_Paused(t *testing.T) {
 	defer restore()
 	owner := open(t, s.config())
 	start := time.Now()
-	mustApply(t, owner, erase("user_1", 3))
+	sinktest.MustApply(t, owner, sinktest.Erase("user_1", 3))
 	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("the next owner waited for %s", took)
 	}
@@ -341,9 +341,9 @@ func TestSession(t *testing.T) {
 	s.exec(t, "ALTER TABLE clerk_users ADD COLUMN settings text")
 	s.exec(t, `CREATE TRIGGER settings BEFORE INSERT ON clerk_users FOR EACH ROW SET NEW.settings =
 		concat_ws(' ', @@time_zone, @@character_set_client, @@autocommit + 0, @@wait_timeout, @@innodb_lock_wait_timeout, @@lock_wait_timeout)`)
-	r := change("user_1", 1)
+	r := sinktest.Change("user_1", 1)
 	r.Change.User.CreatedAt = new(int64(1769851800125))
-	mustApply(t, sink, r)
+	sinktest.MustApply(t, sink, r)
 	if got, want := s.text(t, "SELECT settings FROM clerk_users"), "+00:00 utf8mb4 1 7 7 7"; got != want {
 		t.Errorf("settings of the session: got %s, want %s", got, want)
 	}
@@ -351,7 +351,7 @@ func TestSession(t *testing.T) {
 		t.Errorf("created_at: got %s, want %s", got, want)
 	}
 	s.exec(t, "ALTER TABLE clerk_users MODIFY locale varchar(8)") // as long as what is there
-	r = change("user_2", 1)
+	r = sinktest.Change("user_2", 1)
 	r.Change.User.Locale = new("too long for it")
-	expectClass(t, "Apply of what does not fit", sink.Apply(t.Context(), []sinks.Record{r}), sinks.ClassPermanent, sinks.ReasonTooLarge)
+	sinktest.ExpectClass(t, "Apply of what does not fit", sink.Apply(t.Context(), []sinks.Record{r}), sinks.ClassPermanent, sinks.ReasonTooLarge)
 }

@@ -1,13 +1,13 @@
 package postgres_test
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"clerkconnect/sinks"
+	"clerkconnect/sinks/sinktest"
 	"clerkconnect/sinks/usertable"
 )
 
@@ -16,48 +16,12 @@ import (
 // filled. copy/row is how often the time of a plain COPY of the same new rows,
 // into a table of the same columns in the same run, goes into it.
 func BenchmarkApply(b *testing.B) {
-	for _, size := range []int{1, 10, 100, 500, 1000} {
-		for _, form := range []string{"insert", "update"} {
-			b.Run(fmt.Sprintf("%s/batch=%d", form, size), func(b *testing.B) { benchmarkApply(b, size, form == "insert") })
-		}
-	}
-}
-
-func benchmarkApply(b *testing.B, size int, insert bool) {
-	s := newServer(b)
-	sink := open(b, s.config())
-	s.exec(b, "CREATE TABLE %.copied (LIKE %.clerk_users INCLUDING ALL)")
-	version := int64(0)
-	batch := make([]sinks.Record, size)
-	next := func() {
-		version++
-		for i := range batch {
-			id := fmt.Sprintf("user_%08d", i)
-			if insert {
-				id = fmt.Sprintf("user_%08d_%08d", version, i)
-			}
-			batch[i] = change(id, version)
-		}
-	}
-	next()
-	mustApply(b, sink, batch...)
-	var plain time.Duration
-	b.ReportAllocs()
-	for b.Loop() {
-		b.StopTimer()
-		next()
-		if insert {
-			plain += s.copyRows(b, batch)
-		}
-		b.StartTimer()
-		mustApply(b, sink, batch...)
-	}
-	rows := float64(b.N * size)
-	b.ReportMetric(rows/b.Elapsed().Seconds(), "rows/s")
-	if insert {
-		b.ReportMetric(rows/plain.Seconds(), "copy-rows/s")
-		b.ReportMetric(b.Elapsed().Seconds()/plain.Seconds(), "times-copy")
-	}
+	sinktest.Benchmark(b, func(b *testing.B) sinktest.Bench {
+		s := newServer(b)
+		sink := open(b, s.config())
+		s.exec(b, "CREATE TABLE %.copied (LIKE %.clerk_users INCLUDING ALL)")
+		return sinktest.Bench{Sink: sink, Plain: func(batch []sinks.Record) time.Duration { return s.copyRows(b, batch) }}
+	})
 }
 
 // copyRows writes the batch with a plain COPY and returns how long it took.

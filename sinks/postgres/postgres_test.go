@@ -182,25 +182,3 @@ func open(t testing.TB, cfg postgres.Config) *postgres.Sink {
 	t.Cleanup(func() { sink.Close() })
 	return sink
 }
-
-func change(id string, version int64) sinks.Record {
-	return sinks.Record{ClerkID: id, Version: schemas.Version{Epoch: 1, Number: version}, Change: &schemas.UserChange{User: *sinktest.FullUser(1)}}
-}
-
-func erase(id string, version int64) sinks.Record {
-	return sinks.Record{ClerkID: id, Version: schemas.Version{Epoch: 1, Number: version}}
-}
-
-func mustApply(t testing.TB, sink sinks.Sink, batch ...sinks.Record) {
-	t.Helper()
-	if err := sink.Apply(t.Context(), batch); err != nil {
-		t.Fatalf("Apply: %v", err)
-	}
-}
-
-func expectClass(t testing.TB, what string, err error, class sinks.Class, reason sinks.Reason) {
-	t.Helper()
-	if got := sinks.Classify(err); err == nil || got.Class != class || got.Reason != reason {
-		t.Errorf("%s: got %v, want %s (%s)", what, err, reason, class)
-	}
-}

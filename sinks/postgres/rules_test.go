@@ -54,10 +54,10 @@ func TestOpen(t *testing.T) {
 				if err != nil {
 					t.Fatalf("Open: %v", err)
 				}
-				mustApply(t, sink, change("user_1", 1), erase("user_2", 1))
+				sinktest.MustApply(t, sink, sinktest.Change("user_1", 1), sinktest.Erase("user_2", 1))
 				return
 			}
-			expectClass(t, "Open", err, sinks.ClassFatal, sinks.ReasonMisconfigured)
+			sinktest.ExpectClass(t, "Open", err, sinks.ClassFatal, sinks.ReasonMisconfigured)
 			if !strings.Contains(err.Error(), test.want) {
 				t.Errorf("Open: got %v, want a word about %q", err, test.want)
 			}
@@ -75,7 +75,7 @@ func TestOpen_Refused(t *testing.T) {
 		sink := newSink(t, cfg)
 		defer sink.Close()
 		err := sink.Open(t.Context())
-		expectClass(t, what, err, class, reason)
+		sinktest.ExpectClass(t, what, err, class, reason)
 		if err != nil && strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s: the error quotes the password", what)
 		}
@@ -99,7 +99,7 @@ func TestOpen_Refused(t *testing.T) {
 	s.exec(t, "GRANT DELETE ON %.clerk_users TO "+role)
 	cfg := s.config() // which would create, but neither may nor must
 	cfg.DSN = as("s3cret")
-	mustApply(t, open(t, cfg), change("user_1", 1), erase("user_2", 1))
+	sinktest.MustApply(t, open(t, cfg), sinktest.Change("user_1", 1), sinktest.Erase("user_2", 1))
 }
 
 // TestOwnColumns shows that what the application keeps beside our columns is
@@ -109,9 +109,9 @@ func TestOwnColumns(t *testing.T) {
 	s := newServer(t)
 	s.exec(t, ownTable(", CHECK (plan <> '')"))
 	sink := open(t, s.config())
-	mustApply(t, sink, change("user_1", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
 	s.exec(t, "UPDATE %.clerk_users SET plan = 'gold'")
-	mustApply(t, sink, change("user_1", 2), change("user_2", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 2), sinktest.Change("user_2", 1))
 	if got := s.text(t, "SELECT string_agg(plan, ',' ORDER BY id) FROM %.clerk_users"); got != "gold,free" {
 		t.Errorf("the application's column: got %s, want gold,free", got)
 	}
@@ -122,10 +122,10 @@ func TestOwnColumns(t *testing.T) {
 func TestTwoTables(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	mustApply(t, open(t, s.config()), change("user_1", 1))
+	sinktest.MustApply(t, open(t, s.config()), sinktest.Change("user_1", 1))
 	cfg := s.config()
 	cfg.Table = `other "users"`
-	mustApply(t, open(t, cfg), change("user_1", 1))
+	sinktest.MustApply(t, open(t, cfg), sinktest.Change("user_1", 1))
 	if got := s.text(t, `SELECT count(*)::text FROM %."other ""users""" JOIN %.clerk_users USING (id)`); got != "1" {
 		t.Errorf("rows in both tables: got %s, want 1", got)
 	}
@@ -141,8 +141,8 @@ func TestKeys_Collation(t *testing.T) {
 	}
 	s.exec(t, strings.Replace(ownTable(""), "id varchar(64)", `id text COLLATE "und-x-icu"`, 1))
 	sink := open(t, s.config())
-	mustApply(t, sink, change("user_a", 1), change("user_B", 1), change("user_A", 1), change("user_b", 1))
-	mustApply(t, sink, change("user_a", 2), erase("user_b", 2))
+	sinktest.MustApply(t, sink, sinktest.Change("user_a", 1), sinktest.Change("user_B", 1), sinktest.Change("user_A", 1), sinktest.Change("user_b", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_a", 2), sinktest.Erase("user_b", 2))
 	var got []string
 	for after := ""; len(got) < 4; after = got[len(got)-1] {
 		keys, err := sink.Keys(t.Context(), after, 1)
@@ -164,10 +164,10 @@ func TestReplayWritesNothing(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	sink := open(t, s.config())
-	mustApply(t, sink, change("user_1", 2))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 2))
 	before := s.text(t, "SELECT xmin::text FROM %.clerk_users")
-	mustApply(t, sink, change("user_1", 2), change("user_2", 1))
-	mustApply(t, sink, change("user_1", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 2), sinktest.Change("user_2", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
 	if after := s.text(t, "SELECT xmin::text FROM %.clerk_users WHERE id = 'user_1'"); after != before {
 		t.Errorf("the row was written again")
 	}
@@ -186,10 +186,10 @@ func TestApply_NeedsNoAnswer(t *testing.T) {
 	// The pool asks a connection that was idle for a second for a sign of life,
 	// which a slow machine may bring about: hence another try.
 	for try := range int64(3) {
-		mustApply(t, sink, change("user_1", 1+10*try))
+		sinktest.MustApply(t, sink, sinktest.Change("user_1", 1+10*try))
 		restore := proxy.Mute()
 		done := make(chan error, 1)
-		go func() { done <- sink.Apply(t.Context(), []sinks.Record{erase("user_1", 2+10*try)}) }()
+		go func() { done <- sink.Apply(t.Context(), []sinks.Record{sinktest.Erase("user_1", 2+10*try)}) }()
 		gone := false
 		for deadline := time.Now().Add(5 * time.Second); !gone && time.Now().Before(deadline); {
 			gone = s.text(t, "SELECT count(*)::text FROM %.clerk_users") == "0"
@@ -223,7 +223,7 @@ func TestErase_WaitsForRival(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- sink.Apply(t.Context(), []sinks.Record{erase("user_1", 2)}) }()
+	go func() { done <- sink.Apply(t.Context(), []sinks.Record{sinktest.Erase("user_1", 2)}) }()
 	waiting := false
 	for deadline := time.Now().Add(10 * time.Second); !waiting && time.Now().Before(deadline); {
 		if err := rival.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND strpos(query, $1) > 0)`, s.schema).Scan(&waiting); err != nil {
@@ -254,7 +254,7 @@ func TestTransactionSettings(t *testing.T) {
 	sink := open(t, cfg)
 	s.exec(t, `ALTER TABLE %.clerk_users ADD COLUMN settings text DEFAULT
 		current_setting('synchronous_commit') || ', ' || current_setting('transaction_isolation') || ', ' || current_setting('statement_timeout')`)
-	mustApply(t, sink, change("user_1", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
 	if got, want := s.text(t, "SELECT settings FROM %.clerk_users"), "on, read committed, 7s"; got != want {
 		t.Errorf("settings of the transaction: got %s, want %s", got, want)
 	}
@@ -265,9 +265,9 @@ func TestTransactionSettings(t *testing.T) {
 func TestApply_Refused(t *testing.T) {
 	t.Parallel()
 	const canary = "canary-4b1f7e"
-	user := change("user_1", 1)
+	user := sinktest.Change("user_1", 1)
 	user.Change.User.FirstName = new(canary)
-	other := change("user_2", 1)
+	other := sinktest.Change("user_2", 1)
 	for _, test := range []struct {
 		name, ddl string
 		batch     []sinks.Record
@@ -280,7 +280,7 @@ func TestApply_Refused(t *testing.T) {
 			CREATE TRIGGER refuse BEFORE INSERT ON %.clerk_users FOR EACH ROW EXECUTE FUNCTION %.refuse()`, []sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
 		{"a unique key", "CREATE UNIQUE INDEX ON %.clerk_users (image_url)", []sinks.Record{other, user}, sinks.ClassPermanent, sinks.ReasonConflict},
 		{"a unique key, alone", "CREATE UNIQUE INDEX ON %.clerk_users (image_url)", []sinks.Record{other}, sinks.ClassRetry, sinks.ReasonConflict},
-		{"a foreign key", "CREATE TABLE %.orders (owner text REFERENCES %.clerk_users); INSERT INTO %.orders VALUES ('user_0')", []sinks.Record{erase("user_0", 2)}, sinks.ClassRetry, sinks.ReasonConflict},
+		{"a foreign key", "CREATE TABLE %.orders (owner text REFERENCES %.clerk_users); INSERT INTO %.orders VALUES ('user_0')", []sinks.Record{sinktest.Erase("user_0", 2)}, sinks.ClassRetry, sinks.ReasonConflict},
 		{"a table taken away", "DROP TABLE %.clerk_users", []sinks.Record{user}, sinks.ClassFatal, sinks.ReasonMisconfigured},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -289,7 +289,7 @@ func TestApply_Refused(t *testing.T) {
 			cfg := s.config()
 			cfg.MaxConnections = 1
 			sink := open(t, cfg)
-			mustApply(t, sink, change("user_0", 1))
+			sinktest.MustApply(t, sink, sinktest.Change("user_0", 1))
 			backend := s.backends(t)
 			// A percent sign stands for the schema but in these two places.
 			ddl := strings.NewReplacer("canary%'", "canary%'", "'no %'", "'no %'", "%", s.schema).Replace(test.ddl)
@@ -297,7 +297,7 @@ func TestApply_Refused(t *testing.T) {
 				t.Fatal(err)
 			}
 			err := sink.Apply(t.Context(), test.batch)
-			expectClass(t, "Apply", err, test.class, test.reason)
+			sinktest.ExpectClass(t, "Apply", err, test.class, test.reason)
 			if err != nil && strings.Contains(err.Error(), canary) {
 				t.Errorf("the error quotes the user")
 			}
@@ -322,7 +322,7 @@ func TestApply_LockedOut(t *testing.T) {
 	cfg := s.config()
 	cfg.StatementTimeout = 50 * time.Millisecond
 	sink := open(t, cfg)
-	mustApply(t, sink, change("user_1", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
 	rival, err := s.pool.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -330,11 +330,11 @@ func TestApply_LockedOut(t *testing.T) {
 	if _, err := rival.Exec(t.Context(), s.in("SELECT FROM %.clerk_connect_versions FOR UPDATE")); err != nil {
 		t.Fatal(err)
 	}
-	expectClass(t, "Apply", sink.Apply(t.Context(), []sinks.Record{change("user_1", 2)}), sinks.ClassRetry, sinks.ReasonTimeout)
+	sinktest.ExpectClass(t, "Apply", sink.Apply(t.Context(), []sinks.Record{sinktest.Change("user_1", 2)}), sinks.ClassRetry, sinks.ReasonTimeout)
 	if err := rival.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	mustApply(t, sink, change("user_1", 2))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 2))
 }
 
 func TestConfig_Validate(t *testing.T) {

@@ -2,13 +2,13 @@ package sqlite_test
 
 import (
 	"database/sql"
-	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"clerkconnect/sinks"
+	"clerkconnect/sinks/sinktest"
 	"clerkconnect/sinks/sqlite"
 	"clerkconnect/sinks/usertable"
 )
@@ -19,54 +19,18 @@ import (
 // prepared statement in one transaction, into a table of the same columns in
 // the same file.
 func BenchmarkApply(b *testing.B) {
-	for _, size := range []int{1, 10, 100, 500, 1000} {
-		for _, form := range []string{"insert", "update"} {
-			b.Run(fmt.Sprintf("%s/batch=%d", form, size), func(b *testing.B) { benchmarkApply(b, size, form == "insert") })
+	sinktest.Benchmark(b, func(b *testing.B) sinktest.Bench {
+		path := filepath.Join(b.TempDir(), "users.db")
+		sink := openSink(b, sqlite.Config{Path: path, CreateTable: true, BusyTimeout: time.Second})
+		db, err := sql.Open("sqlite", "file:"+path+"?_pragma=synchronous(FULL)&_pragma=secure_delete(ON)")
+		if err != nil {
+			b.Fatal(err)
 		}
-	}
-}
-
-func benchmarkApply(b *testing.B, size int, insert bool) {
-	path := filepath.Join(b.TempDir(), "users.db")
-	sink := openSink(b, sqlite.Config{Path: path, CreateTable: true, BusyTimeout: time.Second})
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=synchronous(FULL)&_pragma=secure_delete(ON)")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer db.Close()
-	columns := usertable.Columns()
-	exec(b, db, "CREATE TABLE plain (id TEXT NOT NULL PRIMARY KEY, "+usertable.Names(columns, "")+")")
-	version := int64(0)
-	batch := make([]sinks.Record, size)
-	next := func() {
-		version++
-		for i := range batch {
-			id := fmt.Sprintf("user_%08d", i)
-			if insert {
-				id = fmt.Sprintf("user_%08d_%08d", version, i)
-			}
-			batch[i] = change(id, version)
-		}
-	}
-	next()
-	mustApply(b, sink, batch...)
-	var plain time.Duration
-	b.ReportAllocs()
-	for b.Loop() {
-		b.StopTimer()
-		next()
-		if insert {
-			plain += plainRows(b, db, columns, batch)
-		}
-		b.StartTimer()
-		mustApply(b, sink, batch...)
-	}
-	rows := float64(b.N * size)
-	b.ReportMetric(rows/b.Elapsed().Seconds(), "rows/s")
-	if insert {
-		b.ReportMetric(rows/plain.Seconds(), "plain-rows/s")
-		b.ReportMetric(b.Elapsed().Seconds()/plain.Seconds(), "times-plain")
-	}
+		b.Cleanup(func() { _ = db.Close() })
+		columns := usertable.Columns()
+		exec(b, db, "CREATE TABLE plain (id TEXT NOT NULL PRIMARY KEY, "+usertable.Names(columns, "")+")")
+		return sinktest.Bench{Sink: sink, Plain: func(batch []sinks.Record) time.Duration { return plainRows(b, db, columns, batch) }}
+	})
 }
 
 // plainRows inserts the batch and returns how long it took.

@@ -67,7 +67,7 @@ func TestSink_Locked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	batch := []sinks.Record{change("user_1", 1)}
+	batch := []sinks.Record{sinktest.Change("user_1", 1)}
 	if got := sinks.Classify(sink.Apply(t.Context(), batch)); got.Class != sinks.ClassRetry || got.Reason != sinks.ReasonConflict {
 		t.Errorf("Apply while another writes: got %v, want a conflict to retry", got)
 	}
@@ -85,7 +85,7 @@ func TestErase_WithReader(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "users.db")
 	sink := openSink(t, sqlite.Config{Path: path, CreateTable: true, BusyTimeout: 10 * time.Millisecond})
-	mustApply(t, sink, change("user_1", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
 	other, err := sql.Open("sqlite", "file:"+path)
 	if err != nil {
 		t.Fatal(err)
@@ -99,15 +99,15 @@ func TestErase_WithReader(t *testing.T) {
 	if err := reader.QueryRow("SELECT count(*) FROM clerk_users").Scan(&held); err != nil {
 		t.Fatal(err)
 	}
-	mustApply(t, sink, sinks.Record{ClerkID: "user_1", Version: schemas.Version{Epoch: 1, Number: 2}})
+	sinktest.MustApply(t, sink, sinks.Record{ClerkID: "user_1", Version: schemas.Version{Epoch: 1, Number: 2}})
 	if gone, err := sink.Confirm(t.Context(), "user_1", nil); !gone || err != nil {
 		t.Errorf("Confirm: got %v, %v, want true", gone, err)
 	}
 	if err := reader.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	mustApply(t, sink, change("user_2", 1))
-	mustApply(t, sink, sinks.Record{ClerkID: "user_2", Version: schemas.Version{Epoch: 1, Number: 2}})
+	sinktest.MustApply(t, sink, sinktest.Change("user_2", 1))
+	sinktest.MustApply(t, sink, sinks.Record{ClerkID: "user_2", Version: schemas.Version{Epoch: 1, Number: 2}})
 	if info, err := os.Stat(path + "-wal"); err != nil || info.Size() != 0 {
 		t.Errorf("write-ahead log after the reader has ended: got %v, %v, want it empty", info.Size(), err)
 	}
@@ -174,9 +174,9 @@ func TestOwnColumns(t *testing.T) {
 	}
 	t.Cleanup(func() { db.Close() })
 	exec(t, db, `ALTER TABLE clerk_users ADD COLUMN plan TEXT NOT NULL DEFAULT 'free'`)
-	mustApply(t, sink, change("user_1", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
 	exec(t, db, `UPDATE clerk_users SET plan = 'gold'`)
-	mustApply(t, sink, change("user_1", 2), change("user_2", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 2), sinktest.Change("user_2", 1))
 	var plans string
 	if err := db.QueryRow(`SELECT group_concat(plan) FROM (SELECT plan FROM clerk_users ORDER BY id)`).Scan(&plans); err != nil {
 		t.Fatal(err)
@@ -198,8 +198,8 @@ func TestUniqueEmail(t *testing.T) {
 	}
 	t.Cleanup(func() { db.Close() })
 	exec(t, db, `CREATE UNIQUE INDEX one_account ON clerk_users (email)`)
-	mustApply(t, sink, change("user_1", 1))
-	second := change("user_2", 1)
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
+	second := sinktest.Change("user_2", 1)
 	if got := sinks.Classify(sink.Apply(t.Context(), []sinks.Record{second})); got.Class != sinks.ClassRetry || got.Reason != sinks.ReasonConflict {
 		t.Errorf("Apply of the second holder: got %v, want a conflict to retry", got)
 	}
@@ -207,8 +207,8 @@ func TestUniqueEmail(t *testing.T) {
 	if got := sinks.Classify(sink.Apply(t.Context(), both)); got.Class != sinks.ClassPermanent || got.Reason != sinks.ReasonConflict {
 		t.Errorf("Apply of a batch with the second holder: got %v, want a conflict to split by", got)
 	}
-	mustApply(t, sink, sinks.Record{ClerkID: "user_1", Version: schemas.Version{Epoch: 1, Number: 2}})
-	mustApply(t, sink, second)
+	sinktest.MustApply(t, sink, sinks.Record{ClerkID: "user_1", Version: schemas.Version{Epoch: 1, Number: 2}})
+	sinktest.MustApply(t, sink, second)
 }
 
 // TestReplayWritesNothing shows that only ids that moved touch the users table.
@@ -221,10 +221,10 @@ func TestReplayWritesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	mustApply(t, sink, change("user_1", 2))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 2))
 	exec(t, db, `CREATE TRIGGER touched BEFORE UPDATE ON clerk_users BEGIN SELECT RAISE(ABORT, 'touched'); END`)
-	mustApply(t, sink, change("user_1", 2), change("user_2", 1))
-	mustApply(t, sink, change("user_1", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 2), sinktest.Change("user_2", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
 }
 
 // TestTimes shows the form in which times are kept.
@@ -232,9 +232,9 @@ func TestTimes(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "users.db")
 	sink := openSink(t, sqlite.Config{Path: path, CreateTable: true})
-	r := change("user_1", 1)
+	r := sinktest.Change("user_1", 1)
 	r.Change.User.CreatedAt = new(int64(1769851800125))
-	mustApply(t, sink, r)
+	sinktest.MustApply(t, sink, r)
 	db, err := sql.Open("sqlite", path)
 	if err != nil {
 		t.Fatal(err)
@@ -253,7 +253,7 @@ func TestFileMode(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "users.db")
 	sink := openSink(t, sqlite.Config{Path: path, CreateTable: true})
-	mustApply(t, sink, change("user_1", 1))
+	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
 	for _, suffix := range []string{"", "-wal"} {
 		info, err := os.Stat(path + suffix)
 		if err != nil {
@@ -273,10 +273,6 @@ func TestConfig_Validate(t *testing.T) {
 			t.Errorf("Validate: got %v, want a word about %s", err, variable)
 		}
 	}
-}
-
-func change(id string, version int64) sinks.Record {
-	return sinks.Record{ClerkID: id, Version: schemas.Version{Epoch: 1, Number: version}, Change: &schemas.UserChange{User: *sinktest.FullUser(1)}}
 }
 
 func newSink(t testing.TB, cfg sqlite.Config) *sqlite.Sink {
@@ -302,13 +298,6 @@ func close(t testing.TB, sink *sqlite.Sink) {
 	t.Helper()
 	if err := sink.Close(); err != nil {
 		t.Error(err)
-	}
-}
-
-func mustApply(t testing.TB, sink sinks.Sink, batch ...sinks.Record) {
-	t.Helper()
-	if err := sink.Apply(t.Context(), batch); err != nil {
-		t.Fatalf("Apply: %v", err)
 	}
 }
 

@@ -1,0 +1,87 @@
+package sinktest
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"clerkconnect/sinks"
+)
+
+// Change is a record of a user with every field set, for a sink's own tests.
+func Change(id string, version int64) sinks.Record { return upsert(id, at(version), FullUser(1)) }
+
+// Erase is a tombstone of which nothing but the version is known.
+func Erase(id string, version int64) sinks.Record { return tombstone(id, at(version)) }
+
+// MustApply applies a batch, or ends the test.
+func MustApply(t testing.TB, sink sinks.Sink, batch ...sinks.Record) {
+	t.Helper()
+	if err := sink.Apply(t.Context(), batch); err != nil {
+		t.Fatalf("Apply: %v", err)
+	}
+}
+
+// ExpectClass fails the test unless err is of that class and reason.
+func ExpectClass(t testing.TB, what string, err error, class sinks.Class, reason sinks.Reason) {
+	t.Helper()
+	if got := sinks.Classify(err); err == nil || got.Class != class || got.Reason != reason {
+		t.Errorf("%s: got %v, want %s (%s)", what, err, reason, class)
+	}
+}
+
+// Bench says what [Benchmark] measures.
+type Bench struct {
+	// Sink is opened over an empty destination.
+	Sink sinks.Sink
+	// Plain writes the same new users the plainest way that the destination
+	// has, a COPY or one INSERT of all rows into a table of the same columns,
+	// and returns how long that took: the limit that the sink is held against.
+	Plain func(batch []sinks.Record) time.Duration
+}
+
+// Benchmark measures how many users a second one call at a time writes, of
+// users that are new and of users that are there, each with every field set,
+// in batches of several sizes. times-plain is how often the time of the plain
+// way, for the same new users in the same run, goes into the sink's.
+func Benchmark(b *testing.B, open func(b *testing.B) Bench) {
+	for _, size := range []int{1, 10, 100, 500} {
+		for _, form := range []string{"insert", "update"} {
+			b.Run(fmt.Sprintf("%s/batch=%d", form, size), func(b *testing.B) { measure(b, open(b), size, form == "insert") })
+		}
+	}
+}
+
+func measure(b *testing.B, bench Bench, size int, insert bool) {
+	version := int64(0)
+	batch := make([]sinks.Record, size)
+	next := func() {
+		version++
+		for i := range batch {
+			id := fmt.Sprintf("user_%08d", i)
+			if insert {
+				id = fmt.Sprintf("user_%08d_%08d", version, i)
+			}
+			batch[i] = Change(id, version)
+		}
+	}
+	next()
+	MustApply(b, bench.Sink, batch...)
+	var plain time.Duration
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		next()
+		if insert {
+			plain += bench.Plain(batch)
+		}
+		b.StartTimer()
+		MustApply(b, bench.Sink, batch...)
+	}
+	rows := float64(b.N * size)
+	b.ReportMetric(rows/b.Elapsed().Seconds(), "rows/s")
+	if insert {
+		b.ReportMetric(rows/plain.Seconds(), "plain-rows/s")
+		b.ReportMetric(b.Elapsed().Seconds()/plain.Seconds(), "times-plain")
+	}
+}
