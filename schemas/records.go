@@ -156,4 +156,10 @@ type Receipt struct {
 	Outcome     Outcome `avro:"outcome"`
 	DoneAt      int64   `avro:"done_at"`
 	ConfirmedAt *int64  `avro:"confirmed_at"`
+	// Reason is why Outcome is what it is, where the sink had a choice; nil
+	// where it had none.
+	Reason *string `avro:"reason"`
+	// WaivedAt is when a person decided, while the erasure was held back, that
+	// this sink keeps the user. Outcome then means nothing.
+	WaivedAt *int64 `avro:"waived_at"`
 }

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -30,10 +31,15 @@ var ErrStalled = errors.New("partition read stalled")
 // the client is Read's own, without a group. each may keep the record. An
 // error of each ends the read and is returned as it is.
 func Read(ctx context.Context, opts []kgo.Opt, topic string, partition int32, each func(*kgo.Record) error) error {
+	return ReadRange(ctx, opts, topic, partition, 0, math.MaxInt64, each)
+}
+
+// ReadRange is [Read] from the offset from, or from the start of the log if
+// that is later, and up to the offset to at most, which is left out.
+func ReadRange(ctx context.Context, opts []kgo.Opt, topic string, partition int32, from, to int64, each func(*kgo.Record) error) error {
 	client, err := kgo.NewClient(append(opts[:len(opts):len(opts)],
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), // they show how far the read has come at the end of a transaction
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().AtStart()}}),
 	)...)
 	if err != nil {
 		return fmt.Errorf("read %s/%d: %w", topic, partition, err)
@@ -44,6 +50,8 @@ func Read(ctx context.Context, opts []kgo.Opt, topic string, partition int32, ea
 	if err != nil {
 		return fmt.Errorf("read %s/%d: %w", topic, partition, err)
 	}
+	start, end = max(start, from), min(end, to)
+	client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(start)}})
 	for position := start; position < end; {
 		next, err := poll(ctx, client, end, position, each)
 		if err != nil {

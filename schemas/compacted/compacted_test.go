@@ -99,9 +99,9 @@ func (l *log) produce(id string, values ...string) (end func(kgo.TransactionEndT
 	}
 }
 
-// read returns what Read gives within 20 s.
+// read returns what Read gives within two minutes.
 func (l *log) read() (values []string, err error) {
-	ctx, cancel := context.WithTimeout(l.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(l.t.Context(), 2*time.Minute)
 	defer cancel()
 	err = compacted.Read(ctx, l.opts, l.topic, 0, func(r *kgo.Record) error {
 		values = append(values, string(r.Value))
