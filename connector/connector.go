@@ -42,6 +42,7 @@ type SourceRecord struct {
 // cannot be read, and Svix keeps the body for replay.
 type DeadLetter struct {
 	EventID    string // svix-id
+	ClerkID    string // the user it is about, so that he can be read again; "": not known
 	EventType  string // Clerk's type, if it could be read
 	Reason     string // a closed set: malformed_json, malformed_envelope, malformed_user, missing_id, too_far_ahead, too_large
 	Bytes      int    // size of the body
@@ -69,6 +70,9 @@ const (
 	StateKeySnapshotRequest = "request/snapshot" // a person's wish for a new snapshot
 	StateKeyRereadPrefix    = "reread/"          // + Clerk ID: Reread
 	StateKeyGapPrefix       = "gap/"             // + partition: Gap
+	StateKeyPausePrefix     = "pause/"           // + sink: Pause; none: the sink runs
+	StateKeyRestartPrefix   = "restart/"         // + sink: Restart
+	StateKeyStatusPrefix    = "status/"          // + instance/sink: what that process says of the sink
 )
 
 // SourceOffset is how far the snapshot task has come, as it is kept in
@@ -107,4 +111,22 @@ type Pins struct {
 	InstanceID string            `json:"instance_id,omitempty"` // Clerk's ins_...
 	Epoch      int32             `json:"epoch"`
 	TopicIDs   map[string]string `json:"topic_ids,omitempty"` // topic name to id
+}
+
+// Pause is a person's wish that a sink stands still, in every process that
+// runs it.
+type Pause struct {
+	Since int64  `json:"since"` // Unix milliseconds
+	By    string `json:"by,omitempty"`
+	// Reason is a person's words.
+	Reason string `json:"reason,omitempty"`
+	// KeepErasing lets erasures go on.
+	KeepErasing bool `json:"keep_erasing,omitempty"`
+}
+
+// Restart is a person's wish that every process that runs a sink closes it and
+// opens it again, once.
+type Restart struct {
+	RequestedAt int64  `json:"requested_at"` // Unix milliseconds
+	By          string `json:"by,omitempty"`
 }

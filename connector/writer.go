@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"clerkconnect/schemas"
+	"clerkconnect/schemas/deadletters"
 )
 
 // Writer produces what source tasks read and stores their offsets: the one
@@ -34,11 +35,16 @@ func NewWriter(client *kgo.Client, codec *schemas.Codec, topics schemas.Topics, 
 // defaults, stated so that nothing can turn them off), partitions computed by
 // [schemas.Partition], and no lingering, because a webhook's sender waits for
 // the answer; records that arrive during a produce request share the next one.
+//
+// A context ends a write also when a broker may have it already: else whoever
+// has asked would wait for a broker that is gone, for ever, and no process
+// could stop meanwhile. The writer's doubt is harmless, see [Writer.Write].
 func WriterOptions() []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(0),
+		kgo.AllowIdempotentProduceCancellation(),
 		kgo.ProducerBatchMaxBytes(brokerRecordBytes - headroom),
 	}
 }
@@ -149,17 +155,21 @@ func (w *Writer) deadLetter(d *DeadLetter) *kgo.Record {
 	header := func(key, value string) kgo.RecordHeader {
 		return kgo.RecordHeader{Key: key, Value: []byte(value)}
 	}
-	return &kgo.Record{
+	letter := &kgo.Record{
 		Topic:     w.topics.DeadLettersWebhook(),
 		Partition: schemas.Partition(d.EventID, w.partitions),
 		Key:       []byte(d.EventID),
 		Headers: []kgo.RecordHeader{
-			header("dlq-reason", d.Reason),
-			header("dlq-event-type", d.EventType),
-			header("dlq-bytes", strconv.Itoa(d.Bytes)),
-			header("dlq-sha256", d.SHA256),
-			header("dlq-offset", strconv.FormatInt(d.Offset, 10)),
-			header("dlq-received-at", strconv.FormatInt(d.ReceivedAt, 10)),
+			header(deadletters.HeaderReason, d.Reason),
+			header(deadletters.HeaderEventType, d.EventType),
+			header(deadletters.HeaderBytes, strconv.Itoa(d.Bytes)),
+			header(deadletters.HeaderSHA256, d.SHA256),
+			header(deadletters.HeaderErrorAt, strconv.FormatInt(d.Offset, 10)),
+			header(deadletters.HeaderReceivedAt, strconv.FormatInt(d.ReceivedAt, 10)),
 		},
 	}
+	if d.ClerkID != "" {
+		letter.Headers = append(letter.Headers, header(deadletters.HeaderClerkID, d.ClerkID))
+	}
+	return letter
 }

@@ -100,6 +100,15 @@ func (i *Instance) UpdateProfile(id string) error {
 	})
 }
 
+// SetProfile gives a user a name and an e-mail address, which becomes the only
+// one. It must be nobody else's.
+func (i *Instance) SetProfile(id, first, last, email string) error {
+	return i.change(id, func(u *user, now int64) {
+		e := i.newIdent(now, email, "code")
+		u.First, u.Last, u.Emails, u.PrimaryEmail, u.Accounts = first, last, []ident{e}, e.ID, nil
+	})
+}
+
 // SignIn changes nothing but last_sign_in_at, last_active_at and updated_at:
 // the most frequent of Clerk's events.
 func (i *Instance) SignIn(id string) error {

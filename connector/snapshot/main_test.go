@@ -35,7 +35,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	partitions = 3
 	testKey    = "sk_live_test"
-	patience   = 30 * time.Second // bound of every wait
+	patience   = 2 * time.Minute // bound of every wait
 )
 
 // direct is a transport that calls a handler without a network, and remembers
@@ -171,7 +171,7 @@ func newSim(t testing.TB, cfg clerksim.Config) *clerksim.Instance {
 func testConfig() Config {
 	return Config{
 		SecretKey: testKey, APIURL: "https://clerk.test/v1", RateShare: 1, PageSize: 10,
-		RequestTimeout: 5 * time.Second, MaxAttempts: 4, RetryPause: 50 * time.Millisecond,
+		RequestTimeout: time.Minute, MaxAttempts: 4, RetryPause: 50 * time.Millisecond,
 	}
 }
 

@@ -90,9 +90,9 @@ func (o *owner) olderGaps(startedAt int64) map[string]int64 {
 // pages writes page after page, each followed by its checkpoint.
 func (o *owner) pages(ctx context.Context) error {
 	place := &listing{api: o.t.api, id: o.offset.After, created: o.offset.AfterCreated, date: time.UnixMilli(o.offset.StartedAt)}
-	begun, already := time.Now(), o.offset.Users
+	var pace Pace
 	for {
-		o.progress(time.Since(begun), o.offset.Users-already)
+		o.progress(&pace)
 		rows, err := place.next(ctx)
 		if err != nil {
 			return err
@@ -177,7 +177,9 @@ func (o *owner) record(raw []byte, at clerk.ReadAt, letter string) (connector.So
 		}}, rowClockAhead
 	}
 	if malformed := new(clerk.MalformedError); errors.As(err, &malformed) {
-		return deadLetter(raw, letter, clerk.ReasonUser, malformed.Offset, at.ReceivedAt), rowMalformed
+		given := deadLetter(raw, letter, clerk.ReasonUser, malformed.Offset, at.ReceivedAt)
+		given.DeadLetter.ClerkID = malformed.ClerkID
+		return given, rowMalformed
 	}
 	return deadLetter(raw, letter, "missing_id", -1, at.ReceivedAt), rowMalformed
 }
@@ -223,12 +225,7 @@ func (o *owner) letter(row int) string {
 	return fmt.Sprintf("snapshot/%s/row-%d", o.offset.Snapshot, o.offset.Users+int64(row))
 }
 
-func (o *owner) progress(took time.Duration, users int64) {
-	o.t.report(func(p *Progress) {
-		*p = Progress{Phase: PhaseSnapshot, Snapshot: o.offset.Snapshot, Users: o.offset.Users, Total: o.offset.Total}
-		if users > 0 && took > 0 {
-			p.RatePerSecond = float64(users) / took.Seconds()
-			p.Remaining = time.Duration(float64(max(0, p.Total-p.Users)) / p.RatePerSecond * float64(time.Second))
-		}
-	})
+func (o *owner) progress(pace *Pace) {
+	now := pace.Progress(o.offset)
+	o.t.report(func(p *Progress) { *p = now })
 }

@@ -36,6 +36,9 @@ var (
 
 	kept    = []Setting{{cleanupPolicy, "delete"}, milliseconds("retention.ms", 14*day), milliseconds("segment.ms", day), largest}
 	compact = []Setting{{cleanupPolicy, "compact"}}
+	// Whoever begins reads it from its start, and every process writes its status
+	// there: only closed segments are compacted.
+	connectState = append(compact[:1:1], milliseconds("segment.ms", day))
 
 	userEvents = append(kept[:4:4], Setting{"message.timestamp.type", "LogAppendTime"})
 	users      = []Setting{
@@ -46,13 +49,19 @@ var (
 		milliseconds("delete.retention.ms", 30*day),
 		largest,
 	}
+	// remembered is what sinks remember of users: it goes as fast as the users.
+	remembered = []Setting{
+		{cleanupPolicy, "compact"},
+		milliseconds("max.compaction.lag.ms", 3*day),
+		milliseconds("segment.ms", day),
+	}
 )
 
 // Settings is the table of all topics of a deployment with these sinks.
 func Settings(cfg Config, sinks []string) []Topic {
 	names, n := cfg.Names(), cfg.Partitions
 	table := []Topic{
-		{names.ConnectState(), "part", "source offsets, snapshot progress, pins, status", 1, compact},
+		{names.ConnectState(), "part", "source offsets, snapshot progress, pins, status", 1, connectState},
 		{names.UserEvents(), "Clerk ID", "UserEvent", n, userEvents},
 		{names.Users(), "Clerk ID", "UserChange or null", n, users},
 		{names.SequencerState(), "Clerk ID", "Position (internal)", n, compact},
@@ -62,7 +71,7 @@ func Settings(cfg Config, sinks []string) []Topic {
 	}
 	for _, sink := range sinks {
 		table = append(table,
-			Topic{names.SinkState(sink), "Clerk ID", "what the sink must remember", n, compact},
+			Topic{names.SinkState(sink), "Clerk ID", "what the sink must remember", n, remembered},
 			Topic{names.DeadLetters(sink), "as the record", "the record; headers say why", n, kept})
 	}
 	return table

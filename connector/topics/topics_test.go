@@ -60,7 +60,7 @@ func newKafkaFixture(t *testing.T) *fixture {
 	f := newFixtureOn(t, strings.Split(brokers, ","), "test-topics-"+strings.ToLower(rand.Text()))
 	f.cfg.ReplicationFactor = 1
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		for _, topic := range Settings(f.cfg, []string{"crm", "postgres", "mongodb"}) {
 			_, _ = f.admin.DeleteTopic(ctx, topic.Name)
@@ -87,7 +87,7 @@ func newFixtureOn(t *testing.T, brokers []string, prefix string) *fixture {
 }
 
 func (f *fixture) ensure(t *testing.T, sinks ...string) (connector.Pins, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	return Ensure(ctx, f.opts, f.cfg, sinks, f.log)
 }

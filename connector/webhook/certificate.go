@@ -35,7 +35,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	case err == nil:
 		c.loaded = &fresh
 	case c.loaded == nil:
-		return nil, fmt.Errorf("load WEBHOOK_TLS_CERT_FILE and WEBHOOK_TLS_KEY_FILE: %w", err)
+		return nil, fmt.Errorf("WEBHOOK_TLS_CERT_FILE and WEBHOOK_TLS_KEY_FILE: give PEM files of a certificate and its key: %w", err)
 	default:
 		c.log.Warn("certificate files changed but cannot be used; keeping the last one", "err", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -15,6 +16,9 @@ const (
 	// maxBodyBytes: Clerk's users are at most some tens of KB (metadata is
 	// limited to 8 KB each), and Kafka's default record limit is 1 MiB.
 	maxBodyBytes = 1 << 20
+	// discardBytes of a larger body are read for a client that sends all of it
+	// before it reads the answer.
+	discardBytes = 4 << 20
 	// svixTimeout is how long Svix waits for an answer.
 	// https://docs.svix.com/retries
 	svixTimeout = 15 * time.Second
@@ -69,6 +73,10 @@ func (c Config) Validate() error {
 	}
 	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
 		problem("only one of WEBHOOK_TLS_CERT_FILE and WEBHOOK_TLS_KEY_FILE is set: give both for HTTPS, or none")
+	} else if c.TLSCertFile != "" {
+		if _, err := c.certificate(nil).get(nil); err != nil {
+			problems = append(problems, err)
+		}
 	}
 	if len(c.SigningSecrets) == 0 {
 		problem("CLERK_WEBHOOK_SIGNING_SECRET is empty: %s", whereSecrets)
@@ -79,6 +87,11 @@ func (c Config) Validate() error {
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// certificate is that of TLSCertFile and TLSKeyFile.
+func (c Config) certificate(log *slog.Logger) *certificate {
+	return &certificate{certFile: c.TLSCertFile, keyFile: c.TLSKeyFile, log: log}
 }
 
 const whereSecrets = "copy the endpoint's Signing Secret (whsec_...) from Clerk's Dashboard, Configure, Webhooks"

@@ -57,7 +57,7 @@ func (r *Receiver) handle(w http.ResponseWriter, req *http.Request, start time.T
 	case req.URL.Path != r.cfg.Path:
 		return wrongPath
 	case !r.senders.admits(req):
-		r.warnings.warn("deliveries from addresses outside of WEBHOOK_ALLOWED_CIDRS are refused")
+		r.warnings.Warn("deliveries from addresses outside of WEBHOOK_ALLOWED_CIDRS are refused")
 		return wrongAddress
 	case req.Method != http.MethodPost:
 		return wrongMethod
@@ -70,7 +70,7 @@ func (r *Receiver) handle(w http.ResponseWriter, req *http.Request, start time.T
 	}
 	id, end := r.verifier.verify(body, req.Header)
 	if end != verified {
-		r.warnings.warn("deliveries fail verification: " + end.reason)
+		r.warnings.Warn("deliveries fail verification: " + end.reason)
 		return end
 	}
 	if r.repeats.seen(id) {
@@ -79,7 +79,7 @@ func (r *Receiver) handle(w http.ResponseWriter, req *http.Request, start time.T
 	select {
 	case r.slots <- struct{}{}:
 	default:
-		r.warnings.warn("deliveries are refused: WEBHOOK_MAX_WAITING wait for the broker already")
+		r.warnings.Warn("deliveries are refused: WEBHOOK_MAX_WAITING wait for the broker already")
 		return tooMany
 	}
 	ctx, cancel := context.WithDeadlineCause(context.WithoutCancel(req.Context()), start.Add(r.cfg.Timeout), errTimeout)
@@ -102,7 +102,7 @@ func (r *Receiver) handle(w http.ResponseWriter, req *http.Request, start time.T
 	default:
 	}
 	if end != clientGone {
-		r.warnings.warn("deliveries are not acknowledged within WEBHOOK_TIMEOUT")
+		r.warnings.Warn("deliveries are not acknowledged within WEBHOOK_TIMEOUT")
 		end = timedOut
 	}
 	return end
@@ -111,6 +111,7 @@ func (r *Receiver) handle(w http.ResponseWriter, req *http.Request, start time.T
 // readBody returns the whole body; nil with the outcome if that cannot be.
 func readBody(w http.ResponseWriter, req *http.Request) ([]byte, outcome) {
 	if req.ContentLength > maxBodyBytes {
+		discard(req)
 		return nil, bodyTooLarge
 	}
 	var body bytes.Buffer
@@ -119,6 +120,7 @@ func readBody(w http.ResponseWriter, req *http.Request) ([]byte, outcome) {
 		var tooLarge *http.MaxBytesError
 		switch {
 		case errors.As(err, &tooLarge):
+			discard(req)
 			return nil, bodyTooLarge
 		case errors.Is(err, os.ErrDeadlineExceeded): // first, since it cancels the context too
 			return nil, bodyUnread
@@ -128,6 +130,13 @@ func readBody(w http.ResponseWriter, req *http.Request) ([]byte, outcome) {
 		return nil, bodyUnread
 	}
 	return body.Bytes(), verified
+}
+
+// discard reads on, within bounds, behind a body that is too large: many
+// clients write the whole of it before they read the answer, and would see a
+// broken connection instead.
+func discard(req *http.Request) {
+	_, _ = io.CopyN(io.Discard, req.Body, discardBytes) // its errors change nothing
 }
 
 // takeSafely is take, except that a panic costs this request and not the
@@ -168,7 +177,7 @@ func (r *Receiver) take(ctx context.Context, d delivery) outcome {
 		return r.failed(ctx, "pin the instance id", err, pinFailed)
 	}
 	if !ours {
-		r.warnings.warn("events of another Clerk instance are dropped: its endpoint points here")
+		r.warnings.Warn("events of another Clerk instance are dropped: its endpoint points here")
 		return otherInstance
 	}
 	event, err := r.deps.Policy.Event(env, d.id, d.received)
@@ -253,6 +262,7 @@ func (r *Receiver) deadLetter(ctx context.Context, d delivery, env clerk.Envelop
 		ReceivedAt: d.received.UnixMilli(),
 	}}}
 	for _, reread := range rereads {
+		records[0].DeadLetter.ClerkID = reread.ClerkID
 		if r.deps.HasKey && reread.ClerkID != "" {
 			records = append(records, connector.SourceRecord{Reread: reread})
 		}
@@ -269,6 +279,6 @@ func (r *Receiver) failed(ctx context.Context, what string, err error, end outco
 	if ctx.Err() != nil {
 		return timedOut
 	}
-	r.warnings.warn("deliveries cannot be taken", "operation", what, "err", err)
+	r.warnings.Warn("deliveries cannot be taken", "operation", what, "err", err)
 	return end
 }

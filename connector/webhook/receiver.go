@@ -16,6 +16,7 @@ import (
 
 	"clerkconnect/connector"
 	"clerkconnect/connector/clerk"
+	"clerkconnect/connector/throttle"
 )
 
 // Times of the HTTP server. The body must arrive within Config.Timeout.
@@ -60,7 +61,7 @@ type Receiver struct {
 	senders  allowlist
 	repeats  *repeats
 	metrics  *metrics
-	warnings *throttle
+	warnings *throttle.Logger
 
 	slots    chan struct{}          // one for each verified request that is worked on
 	pinning  chan struct{}          // held while the instance id is being pinned
@@ -101,7 +102,7 @@ func New(cfg Config, deps Dependencies) (*Receiver, error) {
 		senders:  allowlist{allowed, proxies},
 		repeats:  newRepeats(),
 		metrics:  newMetrics(deps.Registerer),
-		warnings: newThrottle(deps.Logger),
+		warnings: throttle.New(deps.Logger),
 		slots:    make(chan struct{}, cfg.MaxWaiting),
 		pinning:  make(chan struct{}, 1),
 	}
@@ -121,7 +122,7 @@ func (r *Receiver) Listen(ctx context.Context) error {
 	}
 	var security *tls.Config
 	if r.cfg.TLSCertFile != "" {
-		files := &certificate{certFile: r.cfg.TLSCertFile, keyFile: r.cfg.TLSKeyFile, log: r.deps.Logger}
+		files := r.cfg.certificate(r.deps.Logger)
 		if _, err := files.get(nil); err != nil {
 			return err
 		}
@@ -146,6 +147,18 @@ func (r *Receiver) Addr() string {
 		return ""
 	}
 	return r.listener.Addr().String()
+}
+
+// Ready returns nil, or why no delivery can be taken: nothing listens yet, or
+// not any more.
+func (r *Receiver) Ready() error {
+	switch {
+	case r.draining.Load():
+		return errors.New("shutting down")
+	case r.Addr() == "":
+		return errors.New("not listening")
+	}
+	return nil
 }
 
 // Run serves until ctx is done, then answers the requests that are under way,

@@ -274,6 +274,7 @@ func TestConfig_Validate(t *testing.T) {
 		{"network", func(c *Config) { c.AllowedCIDRs = []string{"10.0.0.0/33"} }, "WEBHOOK_ALLOWED_CIDRS"},
 		{"proxy", func(c *Config) { c.TrustedProxies = []string{"proxy"} }, "WEBHOOK_TRUSTED_PROXIES"},
 		{"certificate without key", func(c *Config) { c.TLSCertFile = "x" }, "WEBHOOK_TLS_KEY_FILE"},
+		{"certificate is not there", func(c *Config) { c.TLSCertFile, c.TLSKeyFile = "missing", "missing" }, "WEBHOOK_TLS_CERT_FILE"},
 		{"no secret", func(c *Config) { c.SigningSecrets = nil }, "CLERK_WEBHOOK_SIGNING_SECRET is empty"},
 		{"empty secret", func(c *Config) { c.SigningSecrets = []string{secretA, ""} }, "entry 2 of 2"},
 		{"bare prefix", func(c *Config) { c.SigningSecrets = []string{"whsec_"} }, "is empty after whsec_"},

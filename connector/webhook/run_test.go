@@ -46,7 +46,7 @@ func (b *bench) start() (stop func()) {
 			if err != nil {
 				b.t.Errorf("Run: %v", err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			b.t.Error("Run does not return")
 		}
 	}
@@ -76,7 +76,7 @@ func outgoing(t *testing.T, ctx context.Context, base, id string) *http.Request 
 // eventually polls until done.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !done(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s does not happen", what)
 		}
@@ -106,9 +106,15 @@ func TestRun_DrainsAtShutdown(t *testing.T) {
 		code <- response.StatusCode
 	}()
 	<-writing
+	if err := b.Ready(); err != nil {
+		t.Errorf("Ready: got %v while it serves", err)
+	}
 	stopped := make(chan struct{})
 	go func() { stop(); close(stopped) }()
 	eventually(t, "draining", b.draining.Load)
+	if b.Ready() == nil {
+		t.Error("Ready: got nil during the shutdown")
+	}
 	if got := b.deliver("msg_2", good).Code; got != 503 {
 		t.Errorf("a request during the shutdown: got %d, want 503", got)
 	}
@@ -123,6 +129,40 @@ func TestRun_DrainsAtShutdown(t *testing.T) {
 		t.Errorf("the request in flight: got %d, want 200", got)
 	}
 	<-stopped
+}
+
+// Who writes a body to its end before he reads the answer still reads 413.
+func TestRun_TellsThatABodyIsTooLarge(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	b.start()
+	body := strings.Repeat("x", 4<<20)
+	for name, framing := range map[string]string{
+		"length":  fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body),
+		"chunked": fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(body), body),
+	} {
+		conn, err := net.Dial("tcp", b.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.(*net.TCPConn).SetWriteBuffer(4 << 10); err != nil { // else the system takes it, not the receiver
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, "POST "+path+" HTTP/1.1\r\nHost: x\r\n"+framing); err != nil {
+			t.Errorf("%s: the body cannot be written: %v", name, err)
+			continue
+		}
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Errorf("%s: the answer cannot be read: %v", name, err)
+			continue
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("%s: got %d, want 413", name, response.StatusCode)
+		}
+	}
 }
 
 func TestRun_WaitsForWritesBehindGivenUpRequests(t *testing.T) {
@@ -201,7 +241,7 @@ func TestRun_SlowBodyIsCutOff(t *testing.T) {
 	}
 	defer conn.Close()
 	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{", path)
-	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(2 * time.Minute))
 	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -220,12 +260,8 @@ func TestRun_CannotListen(t *testing.T) {
 	if err := second.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "WEBHOOK_ADDR") {
 		t.Errorf("Run: got %v", err)
 	}
-	third := setup(t, func(c *Config, _ *Dependencies) { c.TLSCertFile, c.TLSKeyFile = "missing", "missing" })
-	if err := third.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "WEBHOOK_TLS_CERT_FILE") {
-		t.Errorf("Run: got %v", err)
-	}
-	if third.Addr() != "" {
-		t.Errorf("Addr: got %s", third.Addr())
+	if second.Addr() != "" {
+		t.Errorf("Addr: got %s", second.Addr())
 	}
 }
 

@@ -2,7 +2,6 @@
 package telemetry
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"clerkconnect/connector/throttle"
 )
 
 // Config says how to log. Its variables stand behind LOG_.
@@ -71,12 +72,14 @@ func Registry(version string) *prometheus.Registry {
 
 // KafkaLogger returns a logger for franz-go clients that passes on warnings
 // and errors, whatever the process logs: what these clients say at info is
-// for those who debug franz-go, and at debug they quote requests.
+// for those who debug franz-go, and at debug they quote requests. What they
+// say of the same broker or group again and again, as long as Kafka is away,
+// is logged once in [throttle.Every].
 func KafkaLogger(logger *slog.Logger) kgo.Logger {
-	return kafkaLogger{logger.With("component", "kafka")}
+	return kafkaLogger{throttle.New(logger.With("component", "kafka"))}
 }
 
-type kafkaLogger struct{ logger *slog.Logger }
+type kafkaLogger struct{ log *throttle.Logger }
 
 func (k kafkaLogger) Level() kgo.LogLevel { return kgo.LogLevelWarn }
 
@@ -85,5 +88,16 @@ func (k kafkaLogger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 	if level == kgo.LogLevelError {
 		severity = slog.LevelError
 	}
-	k.logger.Log(context.Background(), severity, msg, keyvals...)
+	k.log.Log(severity, about(msg, keyvals), msg, keyvals...)
+}
+
+// about is a message and whom it is about, of which a deployment has a few.
+func about(msg string, keyvals []any) string {
+	for i := 0; i+1 < len(keyvals); i += 2 {
+		switch keyvals[i] {
+		case "addr", "broker", "group", "topic":
+			msg += fmt.Sprint(" ", keyvals[i+1])
+		}
+	}
+	return msg
 }

@@ -41,3 +41,19 @@ func TestKafkaLogger(t *testing.T) {
 		t.Errorf("Log: got %q", got)
 	}
 }
+
+// TestKafkaLogger_OnceForEachBroker: while Kafka is away each of a process's
+// many clients says so again and again.
+func TestKafkaLogger_OnceForEachBroker(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	logger := KafkaLogger(Config{Level: "info", Format: "text"}.Logger(&out))
+	for range 100 {
+		for _, addr := range []string{"kafka-1:9092", "kafka-2:9092"} {
+			logger.Log(kgo.LogLevelWarn, "unable to open connection to broker", "addr", addr, "err", "refused")
+		}
+	}
+	if got := strings.Count(out.String(), "\n"); got != 2 || !strings.Contains(out.String(), "addr=kafka-2:9092 err=refused") {
+		t.Errorf("got %d lines, want one for each of two brokers:\n%s", got, out.String())
+	}
+}
