@@ -54,6 +54,7 @@ type Error struct {
 	Class  Class
 	Reason Reason
 	After  time.Duration // for ClassRetry: not before; 0: the runner's own backoff
+	HeldBy string        // for ReasonConflict: Clerk ID of the user who holds what this one needs; "": not known
 	Err    error
 }
 
@@ -74,10 +75,25 @@ func RetryAfter(reason Reason, after time.Duration, err error) error {
 	return &Error{Class: ClassRetry, Reason: reason, After: after, Err: err}
 }
 
+// HeldBy marks err: the record needs what the user clerkID still holds, an
+// e-mail address that must be unique, say. Worth another try, for the other may
+// let go; a dead letter names both. clerkID is "" if it is not known who it is.
+func HeldBy(clerkID string, err error) error {
+	return &Error{Class: ClassRetry, Reason: ReasonConflict, HeldBy: clerkID, Err: err}
+}
+
 // Fatal marks err: the sink cannot work until a person has changed something.
 func Fatal(reason Reason, err error) error {
 	return &Error{Class: ClassFatal, Reason: reason, Err: err}
 }
+
+// ErrRememberFirst is what a sink says of a record, in a [BatchError], when what
+// it has given to [Record.Remember] must be acknowledged by Kafka before it goes
+// on: the runner keeps it and applies the record once more, with that State, at
+// once. It counts as no failure. So a sink whose destination creates a second
+// contact when asked twice notes that it is about to create one; finding that
+// note, after a crash, it looks first.
+var ErrRememberFirst = errors.New("remember first")
 
 // Classify returns the classification of err. An unmarked error is
 // {ClassRetry, ReasonUnknown}.

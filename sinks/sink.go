@@ -8,6 +8,7 @@ package sinks
 
 import (
 	"context"
+	"time"
 
 	"clerkconnect/schemas"
 )
@@ -38,7 +39,8 @@ type Sink interface {
 	// Apply writes batch and returns when the destination has acknowledged it.
 	// The batch has 1 to Capabilities.MaxBatch records, no two of one user
 	// unless Capabilities.EveryChange is set, and no two calls in flight share
-	// a user. The sink must not keep batch or anything in it after returning.
+	// a user unless Capabilities.Receipts is set. The sink must not keep batch or
+	// anything in it after returning.
 	//
 	// nil: every record is applied or was superseded by a later version. A
 	// *BatchError: exactly the records that it lists failed, all others are
@@ -59,21 +61,74 @@ type Capabilities struct {
 	// EveryChange asks for each change by itself, in order, instead of the
 	// latest of each user, as an audit log needs.
 	EveryChange bool
+	// Receipts asks for every other sink's receipts of erasures besides, as
+	// records of their own, in order per partition, each at least once. They
+	// are read beside the changes: then, of two calls of Apply in flight, one may
+	// have a change and the other a receipt of the same user. A receipt's record
+	// has no State, and what is remembered with it is dropped.
+	Receipts bool
+	// ConfirmAfter is how long after an erasure a sink that is a [Confirmer] is
+	// asked whether the user is gone. 0: at once, and an erasure that is not
+	// confirmed is not done, so that it is repeated. More, for a destination
+	// that takes its time: the erasure counts as done meanwhile, and is
+	// repeated if the user is still there then.
+	ConfirmAfter time.Duration
+	// Limit is what the destination takes in requests, for a sink that is
+	// [Paced]. The zero value is no limit.
+	Limit Limit
 }
 
-// Record is one change of one user, or the demand to erase one.
+// Limit is a destination's bound on requests, as its vendor states it: at most
+// Requests in any Window.
+type Limit struct {
+	Requests int // 0: not limited
+	Window   time.Duration
+}
+
+// Paced is implemented by a sink that makes requests which are counted: over
+// HTTP, to a tool with a rate limit.
+type Paced interface {
+	// Pace is called once, before the first Open, with what every request must
+	// go through.
+	Pace(Pacer)
+}
+
+// Pacer spaces requests out, by Capabilities.Limit or what a person has set
+// instead, and by what the destination says. Safe for concurrent use.
+type Pacer interface {
+	// Wait returns when one more request may be made, or why ctx ended before.
+	Wait(ctx context.Context) error
+	// Heed takes over what an answer says of the limit: how many requests
+	// remain until it is reset, which is that long from now. A destination that
+	// says less than that says nothing.
+	Heed(remaining int, reset time.Duration)
+}
+
+// Record is one change of one user, or the demand to erase one, or, for a sink
+// that asked for them, another sink's word that it has erased one.
 type Record struct {
 	ClerkID string
 	Version schemas.Version
-	// Change is the state to write; nil means erase. An erasure applies
-	// whatever its version.
+	// Change is the state to write; nil means erase, see [Record.Erase]. An
+	// erasure applies whatever its version.
 	Change *schemas.UserChange
 	// Erasure is what is known of the demand, nil for a change and for a
 	// tombstone that was read before the sequencer's word of it.
 	Erasure *schemas.Erasure
+	// Receipt is a sink's word that it has paid an erasure; then Change and
+	// Erasure are nil, and Version is that of the erasure. Only a sink with
+	// Capabilities.Receipts is given any.
+	Receipt *schemas.Receipt
 	// State is what the sink last remembered of this user with
 	// [Record.Remember]; nil if nothing.
 	State []byte
+	// New tells that this is the first change of a user who signed up while the
+	// sink was there: it remembers nothing of the user, and Clerk created him
+	// after the sink was first enabled. No snapshot, replay or import makes
+	// anybody new who was there before. It is true again if the change is applied
+	// again because nothing of it was committed. What is to be done once for a
+	// new user must be harmless to repeat, or go through [ErrRememberFirst].
+	New bool
 	// Source is where the record was read: for logs and dead letters, never
 	// for ordering.
 	Source Source
@@ -93,14 +148,18 @@ type Result struct {
 	State      []byte          // new state, if Remembered
 	Remembered bool            // Remember was called
 	Outcome    schemas.Outcome // how an erasure was done; "" if the sink did not say
+	Reason     string          // why it was done so, where there was a choice
 	Superseded bool            // the destination already held a later version
+	Unchanged  bool            // the destination has it already: nothing was sent
+	Skipped    bool            // the destination does not take such a user: nothing was sent
 }
 
 // Erase reports whether r is the demand to erase its user.
-func (r Record) Erase() bool { return r.Change == nil }
+func (r Record) Erase() bool { return r.Change == nil && r.Receipt == nil }
 
 // Remember sets what the runner keeps of this user for this sink. nil forgets.
-// It takes effect only if the record is applied. At most 4 KiB.
+// It takes effect only if the record is applied, or with [ErrRememberFirst]. At
+// most 4 KiB.
 func (r Record) Remember(state []byte) {
 	if r.result != nil {
 		r.result.State, r.result.Remembered = state, true
@@ -114,11 +173,36 @@ func (r Record) Erased(outcome schemas.Outcome) {
 	}
 }
 
+// ErasedBecause is Erased for a sink that had a choice: reason says in a few
+// words, without personal data, what decided, as "rows of orders refer to it".
+func (r Record) ErasedBecause(outcome schemas.Outcome, reason string) {
+	if r.result != nil {
+		r.result.Outcome, r.result.Reason = outcome, reason
+	}
+}
+
 // Superseded tells that the destination already held a later version, so that
 // nothing was written.
 func (r Record) Superseded() {
 	if r.result != nil {
 		r.result.Superseded = true
+	}
+}
+
+// Unchanged tells that nothing was sent, because what the destination is to
+// have of the user is what was sent last.
+func (r Record) Unchanged() {
+	if r.result != nil {
+		r.result.Unchanged = true
+	}
+}
+
+// Skipped tells that nothing was sent, because the destination does not take
+// such a user and never will, as an e-mail tool does not take one without an
+// address. It is counted, and no dead letter.
+func (r Record) Skipped() {
+	if r.result != nil {
+		r.result.Skipped = true
 	}
 }
 
@@ -147,7 +231,20 @@ type Lister interface {
 
 // Confirmer is implemented by a sink that can read an erasure back.
 type Confirmer interface {
-	// Confirm reports whether nothing of the user is left. state is what was
-	// last remembered.
+	// Confirm reports whether nothing of the user is left but what the sink
+	// says it leaves, as by [schemas.OutcomeAnonymized]. state is what was last
+	// remembered; it is forgotten when this has returned true. Calls count
+	// towards Capabilities.MaxInFlight.
 	Confirm(ctx context.Context, clerkID string, state []byte) (gone bool, err error)
+}
+
+// Initializer is implemented by a sink that can create what it needs at its
+// destination: tables, indexes, properties.
+type Initializer interface {
+	// InitScript returns what Init would do, in the destination's own language,
+	// for a person to read or to run. It does no I/O.
+	InitScript() string
+	// Init creates what is not there yet. It is harmless to call it again. It
+	// needs no Open.
+	Init(ctx context.Context) error
 }

@@ -170,6 +170,10 @@ func deletion(user string, stated int64) *schemas.UserEvent {
 	}
 }
 
+// patience bounds every wait for something that is to happen; it costs nothing
+// where it does, so it is far beyond what a machine takes that does much else.
+const patience = 2 * time.Minute
+
 // eventually polls a condition until it holds or the time is up.
 func eventually(t *testing.T, within time.Duration, what string, condition func() bool) {
 	t.Helper()
@@ -227,7 +231,7 @@ func TestSequencer_OrdersOverRestarts(t *testing.T) {
 		if err := d.writer.Write(t.Context(), history[:third]...); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 30*time.Second, "both sequencers have caught up", d.caughtUp(t, first, second))
+		eventually(t, patience, "both sequencers have caught up", d.caughtUp(t, first, second))
 		if err := d.writer.Write(t.Context(), history[third:2*third]...); err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +241,7 @@ func TestSequencer_OrdersOverRestarts(t *testing.T) {
 		if err := d.writer.Write(t.Context(), history[2*third:]...); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 30*time.Second, "the one that is left has caught up", d.caughtUp(t, second))
+		eventually(t, patience, "the one that is left has caught up", d.caughtUp(t, second))
 		if err := stopSecond(); err != nil {
 			t.Fatal(err)
 		}
@@ -245,7 +249,7 @@ func TestSequencer_OrdersOverRestarts(t *testing.T) {
 		if err := d.writer.Write(t.Context(), history...); err != nil { // everything once more
 			t.Fatal(err)
 		}
-		eventually(t, 30*time.Second, "the restarted one has caught up", d.caughtUp(t, last))
+		eventually(t, patience, "the restarted one has caught up", d.caughtUp(t, last))
 		if known := last.Status().Known; known != users {
 			t.Errorf("known users: got %d, want %d", known, users)
 		}
@@ -274,16 +278,16 @@ func TestSequencer_DuplicateInstance(t *testing.T) {
 	brokers(t, func(t *testing.T, opts []kgo.Opt) {
 		d := deploy(t, opts, 2)
 		first, stopFirst := d.start(t, "same")
-		eventually(t, 30*time.Second, "the first is ready", d.caughtUp(t, first))
+		eventually(t, patience, "the first is ready", d.caughtUp(t, first))
 		_, stopSecond := d.start(t, "same")
-		eventually(t, 60*time.Second, "the first has left by itself", func() bool { return first.Status().Left })
+		eventually(t, patience, "the first has left by itself", func() bool { return first.Status().Left })
 		if err := stopFirst(); !errors.Is(err, transact.ErrDuplicateInstance) {
 			t.Errorf("the first: got %v, want %v", err, transact.ErrDuplicateInstance)
 		}
 		if err := d.writer.Write(t.Context(), connector.SourceRecord{Event: event("user_1", 1000, "n")}); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 30*time.Second, "the second does the work", func() bool { return d.table(t)["user_1"] != nil })
+		eventually(t, patience, "the second does the work", func() bool { return d.table(t)["user_1"] != nil })
 		if err := stopSecond(); err != nil {
 			t.Errorf("the second: got %v", err)
 		}
@@ -299,7 +303,7 @@ func TestSequencer_Gap(t *testing.T) {
 		if err := d.writer.Write(t.Context(), connector.SourceRecord{Event: event("user_1", 1000, "n")}); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 30*time.Second, "caught up", d.caughtUp(t, s))
+		eventually(t, patience, "caught up", d.caughtUp(t, s))
 		if gaps := s.Status().Gaps; len(gaps) != 0 {
 			t.Fatalf("gaps %v before anything was lost", gaps)
 		}
@@ -315,11 +319,11 @@ func TestSequencer_Gap(t *testing.T) {
 			t.Fatal(err)
 		}
 		again, _ := d.start(t, "a")
-		eventually(t, 30*time.Second, "the gap is flagged", func() bool { return len(again.Status().Gaps) == 1 })
+		eventually(t, patience, "the gap is flagged", func() bool { return len(again.Status().Gaps) == 1 })
 		if err := d.writer.StoreState(t.Context(), connector.StateKeyGapPrefix+"0", nil); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 30*time.Second, "the gap is closed", func() bool { return len(again.Status().Gaps) == 0 })
+		eventually(t, patience, "the gap is closed", func() bool { return len(again.Status().Gaps) == 0 })
 	})
 }
 
@@ -337,7 +341,7 @@ func TestSequencer_PartitionCountChanged(t *testing.T) {
 			t.Fatal(err)
 		}
 		s, stop := d.start(t, "a")
-		eventually(t, 30*time.Second, "it owned partitions and has left the group", func() bool {
+		eventually(t, patience, "it owned partitions and has left the group", func() bool {
 			return s.Status().Left
 		})
 		if err := stop(); err == nil || !strings.Contains(err.Error(), "number of partitions") {
@@ -355,7 +359,7 @@ func TestSequencer_Ticks(t *testing.T) {
 		if err := d.writer.Write(t.Context(), connector.SourceRecord{SnapshotEnd: "snap_1"}); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 30*time.Second, "caught up", d.caughtUp(t, s))
+		eventually(t, patience, "caught up", d.caughtUp(t, s))
 		for p := range d.pins.Partitions {
 			ended := false
 			read := func(topic string) (ticks int) {
@@ -372,7 +376,7 @@ func TestSequencer_Ticks(t *testing.T) {
 				return ticks
 			}
 			for _, topic := range []string{d.topics.Users(), d.topics.SequencerState(), d.topics.Erasures(), d.topics.ErasureReceipts()} {
-				eventually(t, 10*time.Second, "a tick in "+topic, func() bool { return read(topic) > 0 })
+				eventually(t, patience, "a tick in "+topic, func() bool { return read(topic) > 0 })
 			}
 			if !ended {
 				t.Errorf("partition %d: the end of the snapshot is missing", p)

@@ -31,14 +31,16 @@ type gaps struct {
 
 	mu   sync.Mutex
 	open map[int32]bool
+	read bool // what processes before this one flagged is in open
 }
 
 func newGaps(cfg Config, gauge prometheus.Gauge) *gaps {
 	return &gaps{cfg: cfg, gauge: gauge, open: map[int32]bool{}}
 }
 
-// list returns the partitions with an open gap.
-func (g *gaps) list() []int32 {
+// list returns the partitions with an open gap; known says that those are in
+// it that processes before this one have flagged.
+func (g *gaps) list() (open []int32, known bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	list := make([]int32, 0, len(g.open))
@@ -46,7 +48,7 @@ func (g *gaps) list() []int32 {
 		list = append(list, partition)
 	}
 	slices.Sort(list)
-	return list
+	return list, g.read
 }
 
 // check flags a gap if the log of a partition begins behind the group's offset.
@@ -106,7 +108,7 @@ func (g *gaps) watchForever(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		if len(g.list()) == 0 {
+		if open, known := g.list(); known && len(open) == 0 {
 			continue
 		}
 		if err := g.refresh(ctx); err != nil && ctx.Err() == nil {
@@ -142,7 +144,7 @@ func (g *gaps) refresh(ctx context.Context) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.open = open
+	g.open, g.read = open, true
 	g.gauge.Set(float64(len(open)))
 	return nil
 }

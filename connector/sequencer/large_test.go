@@ -4,7 +4,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -48,7 +47,7 @@ func TestSequencer_LargestEvent(t *testing.T) {
 			t.Fatal(err)
 		}
 		s, _ := d.start(t, "a")
-		eventually(t, 30*time.Second, "caught up", d.caughtUp(t, s))
+		eventually(t, patience, "caught up", d.caughtUp(t, s))
 		if got := d.table(t)["user_large"]; got == nil || *got.User.FirstName != name {
 			t.Error("the largest event is not in the topic")
 		}

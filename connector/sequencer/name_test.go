@@ -2,7 +2,6 @@ package sequencer_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -21,7 +20,7 @@ func TestSequencer_LateJoinRequest(t *testing.T) {
 		if err := d.writer.Write(t.Context(), connector.SourceRecord{Event: event("user_1", 1000, "n")}); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 30*time.Second, "caught up", d.caughtUp(t, s))
+		eventually(t, patience, "caught up", d.caughtUp(t, s))
 
 		name := sequencer.Group(d.topics) + ".alone"
 		late := kmsg.NewPtrJoinGroupRequest()
@@ -46,7 +45,7 @@ func TestSequencer_LateJoinRequest(t *testing.T) {
 		if err := d.writer.Write(t.Context(), connector.SourceRecord{Event: event("user_2", 1000, "n")}); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 30*time.Second, "user_2 is in the topic", func() bool { return d.table(t)["user_2"] != nil })
+		eventually(t, patience, "user_2 is in the topic", func() bool { return d.table(t)["user_2"] != nil })
 		if err := stop(); err != nil {
 			t.Fatal(err)
 		}

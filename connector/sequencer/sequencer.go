@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"clerkconnect/connector"
+	"clerkconnect/connector/topics"
 	"clerkconnect/schemas"
 	"clerkconnect/schemas/compacted"
 	"clerkconnect/schemas/transact"
@@ -56,7 +57,6 @@ type Writer interface {
 const maxTransactionRecords = 5000
 
 const (
-	tickInterval  = 24 * time.Hour
 	gaugeInterval = 2 * time.Second
 	decodeRetry   = time.Second
 	// rereadDelay lets Clerk's replicas catch up before a user is read again
@@ -81,8 +81,7 @@ type Sequencer struct {
 	latest  time.Time                   // broker's time of the latest record of the transaction
 
 	mu    sync.Mutex
-	owned []int32
-	ready []int32
+	has   transact.Ownership
 	known int
 	left  bool
 	// reached is the broker's time of the latest record that is sequenced; the
@@ -101,7 +100,7 @@ type observation struct {
 // New returns a sequencer. It does no I/O.
 func New(cfg Config) *Sequencer {
 	if cfg.TickInterval == 0 {
-		cfg.TickInterval = tickInterval
+		cfg.TickInterval = topics.TickInterval
 	}
 	m := newMetrics(cfg.Registerer)
 	return &Sequencer{
@@ -156,18 +155,21 @@ func (s *Sequencer) Run(ctx context.Context) error {
 
 // Status is what a sequencer shows of itself.
 type Status struct {
-	Owned []int32 `json:"owned"`
-	Ready []int32 `json:"ready"`
-	Gaps  []int32 `json:"gaps"` // partitions that wait for a snapshot
-	Known int     `json:"known_users"`
-	Left  bool    `json:"left"` // Run has returned, or is about to
+	Joined    bool    `json:"joined"` // the group has told what is owned, nothing perhaps
+	Owned     []int32 `json:"owned"`
+	Ready     []int32 `json:"ready"`
+	Gaps      []int32 `json:"gaps"`       // partitions that wait for a snapshot
+	GapsKnown bool    `json:"gaps_known"` // those that were flagged before this process are in Gaps
+	Known     int     `json:"known_users"`
+	Left      bool    `json:"left"` // Run has returned, or is about to
 }
 
 // Status returns the sequencer's state. Safe for concurrent use.
 func (s *Sequencer) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Status{Owned: s.owned, Ready: s.ready, Gaps: s.gaps.list(), Known: s.known, Left: s.left}
+	gaps, known := s.gaps.list()
+	return Status{Joined: s.has.Joined, Owned: s.has.Owned, Ready: s.has.Ready, Gaps: gaps, GapsKnown: known, Known: s.known, Left: s.left}
 }
 
 // Lag returns how many events of the owned partitions are not sequenced yet.
@@ -175,12 +177,12 @@ func (s *Sequencer) Lag(ctx context.Context, admin *kadm.Client) (int64, error) 
 	return s.progress.Lag(ctx, admin, Group(s.cfg.Topics), s.cfg.Topics.UserEvents())
 }
 
-func (s *Sequencer) setOwned(owned, ready []int32) {
+func (s *Sequencer) setOwned(has transact.Ownership) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.owned, s.ready = owned, ready
-	s.metrics.owned.Set(float64(len(owned)))
-	s.metrics.ready.Set(float64(len(ready)))
+	s.has = has
+	s.metrics.owned.Set(float64(len(has.Owned)))
+	s.metrics.ready.Set(float64(len(has.Ready)))
 }
 
 // Restore implements [transact.Processor]: it looks whether events were lost
@@ -458,15 +460,17 @@ func (s *Sequencer) forwardTick(r *kgo.Record) []*kgo.Record {
 
 // tickForever appends a tick to every owned partition of the compacted topics
 // at every interval: max.compaction.lag.ms does nothing in a partition
-// without traffic, and what was erased must really go.
+// without traffic, and what was erased must really go. The first comes early,
+// so that processes which are restarted daily tick as well.
 func (s *Sequencer) tickForever(ctx context.Context) {
-	ticker := time.NewTicker(s.cfg.TickInterval)
-	defer ticker.Stop()
+	timer := time.NewTimer(s.cfg.TickInterval / 24)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-timer.C:
+			timer.Reset(s.cfg.TickInterval)
 		}
 		for _, partition := range s.Status().Owned {
 			for _, topic := range []string{s.cfg.Topics.Users(), s.cfg.Topics.SequencerState(), s.cfg.Topics.Erasures(), s.cfg.Topics.ErasureReceipts()} {

@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	input, output = "in", "out"
-	partitions    = 3
+	input, output, noted = "in", "out", "noted"
+	partitions           = 3
 )
 
 // counter numbers the records of each partition: its output is right only if
@@ -66,11 +66,38 @@ func (c *counter) Committed() {
 	}
 }
 
+// noter commits something before it goes on with the same records, once or
+// several times.
+type noter struct {
+	counter
+	notes int
+}
+
+func (n *noter) Process(ctx context.Context, records []*kgo.Record) ([]*kgo.Record, error) {
+	if n.notes = (n.notes + 1) % 4; n.notes > 1 && len(records) > 0 {
+		r := records[len(records)-1]
+		return []*kgo.Record{{Topic: noted, Partition: r.Partition, Key: r.Key}}, transact.ErrAgain
+	}
+	return n.counter.Process(ctx, records)
+}
+
 // TestRun_ExactlyOnce: owners come and go while the broker fails requests of
 // every step, and each record is in the output once, in order.
 func TestRun_ExactlyOnce(t *testing.T) {
 	t.Parallel()
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(partitions, input, output), kfake.GroupMinSessionTimeout(time.Second))
+	for name, processor := range map[string]func(counter) transact.Processor{
+		"at once":    func(c counter) transact.Processor { return &c },
+		"with notes": func(c counter) transact.Processor { return &noter{counter: c} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			exactlyOnce(t, processor)
+		})
+	}
+}
+
+func exactlyOnce(t *testing.T, processor func(counter) transact.Processor) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(partitions, input, output, noted), kfake.GroupMinSessionTimeout(time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +127,7 @@ func TestRun_ExactlyOnce(t *testing.T) {
 			err := transact.Run(ctx, transact.Config{
 				Client: opts, Topic: input, Group: "g", TransactionalID: name, MaxRecords: 20, SessionTimeout: 3 * time.Second,
 				Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
-			}, &counter{opts: opts, seen: map[int32]int{}, pending: map[int32]int{}})
+			}, processor(counter{opts: opts, seen: map[int32]int{}, pending: map[int32]int{}}))
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -128,7 +155,7 @@ func TestRun_ExactlyOnce(t *testing.T) {
 		}
 	}
 	admin := kadm.NewClient(client)
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		lag, err := admin.Lag(t.Context(), "g")
 		described := lag["g"]

@@ -20,15 +20,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // ErrDuplicateInstance means that another live process uses the same
@@ -52,7 +49,7 @@ type Processor interface {
 	// and returns what is to be written. ctx ends when one of the partitions
 	// is lost or the owner shuts down; an error then means nothing, otherwise
 	// it stops the owner, unless it is ErrAgain. Nothing of it may last unless
-	// Committed follows.
+	// Committed follows, or it is called again after an ErrAgain.
 	Process(ctx context.Context, records []*kgo.Record) ([]*kgo.Record, error)
 
 	// Committed says that what Process returned last is committed.
@@ -63,60 +60,22 @@ type Processor interface {
 type Waker interface {
 	// Due returns when Process is to be called at the latest, without records
 	// if there are none. The zero time means that nothing waits. It is asked
-	// before each poll, on the goroutine of Process.
+	// before and after each poll, on the goroutine of Process, and at least
+	// every 2 s, so that the answer may depend on what others do meanwhile.
 	Due() time.Time
 }
 
 // ErrAgain is what Process returns to be called again with the same records
-// and those that have come since, up to MaxRecords. Nothing is forgotten.
+// and, behind them, those that have come since, of whatever partition. Up to
+// ten times MaxRecords are taken in like this. Nothing is forgotten, unless
+// Forget says so in between.
+//
+// What Process returns beside it is written and committed first, in a
+// transaction that leaves the offsets where the records begin: it outlives a
+// crash, and the records come again. Only an owner that still has its
+// partitions can commit it. Then Process is called again at once, without
+// further records; if it is not committed, everything is forgotten.
 var ErrAgain = errors.New("process again")
-
-// Config says what to own and as whom.
-type Config struct {
-	// Client are the options that name the brokers and the security.
-	Client []kgo.Opt
-	// Topic is what is consumed, Group the consumer group. A new group starts
-	// at the earliest offset.
-	Topic, Group string
-	// TransactionalID must be stable per instance, so that a restart ends what
-	// its predecessor left open at once, and unique among live ones.
-	TransactionalID string
-	// MaxRecords of one transaction, at least 1.
-	MaxRecords int
-	// SessionTimeout of the group and timeout of transactions. 0 means 10 s:
-	// a paused owner holds up every read_committed reader for this long.
-	SessionTimeout time.Duration
-	// Logger must not be nil.
-	Logger *slog.Logger
-	// OnTransaction, if set, is told of every transaction: how many input
-	// records, whether it committed, and how long it took to end.
-	OnTransaction func(records int, committed bool, took time.Duration)
-	// OnOwned, if set, is told the partitions owned and those of them that are
-	// restored, whenever either changes.
-	OnOwned func(owned, ready []int32)
-	// Progress, if set, is kept up to date.
-	Progress *Progress
-	// CommitLock, if set, is held from the begin to the end of a transaction.
-	// The embedded broker compacts under it, because its compaction ignores
-	// open transactions.
-	CommitLock sync.Locker
-}
-
-const (
-	defaultSessionTimeout = 10 * time.Second
-	restoreRetry          = time.Second
-	ghostSessions         = 3 // session timeouts until it is clear who has fenced us
-	maxRestores           = 4 // at once, so that a start does not read twelve partitions side by side
-
-	// fetchMaxWait is the default of Kafka's Java consumer. A partition that
-	// becomes ready joins the next fetch, so it waits for the one under way:
-	// up to 5 s by franz-go's default.
-	fetchMaxWait = 500 * time.Millisecond
-
-	// maxRecordBytes is Kafka's default message.max.bytes: what one topic could
-	// take must fit into the next. franz-go's own default is smaller.
-	maxRecordBytes = 1_048_588
-)
 
 // Run owns partitions until ctx is done, and returns nil then; the transaction
 // under way is finished first. A fencing error, or any error that leaves the
@@ -169,8 +128,13 @@ type owner struct {
 	session   *kgo.GroupTransactSession
 	slots     chan struct{} // bounds concurrent restores
 	running   sync.WaitGroup
+	again     []*kgo.Record      // what Process wants to be called with once more
+	begun     map[int32]position // where records begin that are not done, of which something is committed
+
+	fetchFailed bool // since the last records, or the last partition that became ready
 
 	mu       sync.Mutex
+	joined   bool
 	owned    map[int32]*partition
 	dropped  []int32                 // lost since the loop last looked
 	restored []func()                // installs of restores that have finished
@@ -189,8 +153,9 @@ func newOwner(cfg Config, processor Processor) *owner {
 	}
 }
 
-func (o *owner) run(ctx context.Context) error {
-	session, err := kgo.NewGroupTransactSession(append(o.cfg.Client[:len(o.cfg.Client):len(o.cfg.Client)],
+// options are those of the session's client.
+func (o *owner) options() []kgo.Opt {
+	opts := append(o.cfg.Client[:len(o.cfg.Client):len(o.cfg.Client)],
 		kgo.ClientID(o.cfg.TransactionalID),
 		kgo.ConsumerGroup(o.cfg.Group),
 		// A restart takes its predecessor's place at once instead of waiting for
@@ -212,8 +177,17 @@ func (o *owner) run(ctx context.Context) error {
 		kgo.ProducerBatchMaxBytes(maxRecordBytes),
 		kgo.OnPartitionsAssigned(o.assigned),
 		kgo.OnPartitionsRevoked(o.lost),
-		kgo.OnPartitionsLost(o.lost),
-	)...)
+		kgo.OnPartitionsLost(o.expelled),
+	)
+	if o.cfg.Heartbeat != nil {
+		o.cfg.Heartbeat.begin(o.cfg.SessionTimeout)
+		opts = append(opts, kgo.WithHooks(o.cfg.Heartbeat))
+	}
+	return opts
+}
+
+func (o *owner) run(ctx context.Context) error {
+	session, err := kgo.NewGroupTransactSession(o.options()...)
 	if err != nil {
 		return &processError{fmt.Errorf("client of group %s: %w", o.cfg.Group, err)}
 	}
@@ -239,6 +213,7 @@ func (o *owner) run(ctx context.Context) error {
 func (o *owner) close() {
 	o.session.Close()
 	o.mu.Lock()
+	o.joined = false
 	for number, p := range o.owned {
 		p.cancel()
 		o.dropped = append(o.dropped, number)
@@ -255,6 +230,7 @@ func (o *owner) close() {
 func (o *owner) assigned(_ context.Context, client *kgo.Client, partitions map[string][]int32) {
 	client.PauseFetchPartitions(partitions)
 	o.mu.Lock()
+	o.joined = true
 	for _, number := range partitions[o.cfg.Topic] {
 		o.add(number)
 	}
@@ -292,8 +268,17 @@ func (o *owner) lost(_ context.Context, _ *kgo.Client, partitions map[string][]i
 	o.tellOwned()
 }
 
+// expelled is lost, when the group has forgotten this member.
+func (o *owner) expelled(ctx context.Context, client *kgo.Client, partitions map[string][]int32) {
+	o.mu.Lock()
+	o.joined = false
+	o.mu.Unlock()
+	o.lost(ctx, client, partitions)
+}
+
 func (o *owner) tellOwned() {
 	o.mu.Lock()
+	joined := o.joined
 	var owned, ready []int32
 	for number, p := range o.owned {
 		owned = append(owned, number)
@@ -306,18 +291,14 @@ func (o *owner) tellOwned() {
 		o.cfg.Progress.own(owned)
 	}
 	if o.cfg.OnOwned != nil {
-		o.cfg.OnOwned(owned, ready)
+		o.cfg.OnOwned(Ownership{Joined: joined, Owned: owned, Ready: ready})
 	}
 }
 
 // step does one turn: forget what was lost, start restores, poll, install the
 // restores that have finished, process, commit.
 func (o *owner) step(ctx context.Context) error {
-	due := o.due()
-	polling, stop := context.WithCancel(ctx)
-	if !due.IsZero() {
-		polling, stop = context.WithDeadline(ctx, due)
-	}
+	polling, stop := o.polling(ctx)
 	defer stop()
 	o.mu.Lock()
 	o.wake = stop
@@ -329,33 +310,44 @@ func (o *owner) step(ctx context.Context) error {
 	if pending {
 		stop() // arrived between two polls
 	}
-	fetches := o.session.PollRecords(polling, o.cfg.MaxRecords)
+	fetches := o.poll(polling)
 	dropped := o.forgetDropped()
 	o.installRestored()
 	o.startRestores()
 	if fetches.IsClientClosed() {
 		return errors.New("client closed")
 	}
-	var fenced error
-	fetches.EachError(func(topic string, number int32, err error) {
-		if errors.Is(err, kerr.FencedInstanceID) {
-			fenced = err
-		} else if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
-			o.cfg.Logger.Warn("fetch", "topic", topic, "partition", number, "err", err)
-		}
-	})
-	if fenced != nil {
-		return fenced
+	if err := o.fetchErrors(fetches); err != nil {
+		return err
 	}
 	if dropped {
 		// The session would refuse the next commit, and would not tell of
 		// another revocation before that: let it begin anew.
 		return o.rewind(ctx)
 	}
-	if fetches.NumRecords() > 0 || !due.IsZero() && !time.Now().Before(due) {
-		return o.transaction(ctx, fetches.Records())
+	records := append(o.again[:len(o.again):len(o.again)], fetches.Records()...)
+	if due := o.due(); len(records) > 0 || !due.IsZero() && !time.Now().Before(due) {
+		return o.transaction(ctx, records)
 	}
 	return nil
+}
+
+// fetchErrors returns the error that ends the session, if there is one, and
+// warns of the first of others; franz-go tries again by itself.
+func (o *owner) fetchErrors(fetches kgo.Fetches) (fenced error) {
+	fetches.EachError(func(topic string, number int32, err error) {
+		switch {
+		case errors.Is(err, kerr.FencedInstanceID):
+			fenced = err
+		case !o.fetchFailed && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded):
+			o.fetchFailed = true
+			o.cfg.Logger.Warn("fetch, will retry", "topic", topic, "partition", number, "err", err)
+		}
+	})
+	if len(fetches.Records()) > 0 {
+		o.fetchFailed = false
+	}
+	return fenced
 }
 
 func (o *owner) due() time.Time {
@@ -363,6 +355,41 @@ func (o *owner) due() time.Time {
 		return waker.Due()
 	}
 	return time.Time{}
+}
+
+// pollAtLeast is how long a poll waits for records although the processor has
+// work: what was fetched is taken in at once.
+const pollAtLeast = 10 * time.Millisecond
+
+// polling returns the context of one poll.
+func (o *owner) polling(ctx context.Context) (context.Context, context.CancelFunc) {
+	if len(o.again) > 0 {
+		return context.WithTimeout(ctx, againWait)
+	}
+	if _, ok := o.processor.(Waker); !ok {
+		return context.WithCancel(ctx)
+	}
+	until := time.Now().Add(wakerInterval)
+	if due := o.due(); !due.IsZero() && due.Before(until) {
+		until = due
+	}
+	if least := time.Now().Add(pollAtLeast); until.Before(least) {
+		until = least // else nothing is taken in as long as something is due
+	}
+	return context.WithDeadline(ctx, until)
+}
+
+// poll returns records, none if a transaction cannot take in more.
+func (o *owner) poll(ctx context.Context) kgo.Fetches {
+	if len(o.again) > (againBatches-1)*o.cfg.MaxRecords {
+		<-ctx.Done()
+		return nil
+	}
+	most := o.cfg.MaxRecords
+	if o.cfg.Limit != nil {
+		most = max(1, min(most, o.cfg.Limit()))
+	}
+	return o.session.PollRecords(ctx, most)
 }
 
 // forgetDropped forgets what was lost, even if it was assigned again since,
@@ -376,67 +403,6 @@ func (o *owner) forgetDropped() bool {
 		o.processor.Forget(number)
 	}
 	return len(dropped) > 0
-}
-
-func (o *owner) startRestores() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for number, p := range o.owned {
-		if !p.started {
-			p.started = true
-			o.running.Add(1)
-			go o.restore(number, p)
-		}
-	}
-}
-
-// restore reads a partition's memory until it succeeds or the assignment ends.
-func (o *owner) restore(number int32, p *partition) {
-	defer o.running.Done()
-	for p.ctx.Err() == nil {
-		o.slots <- struct{}{}
-		install, err := o.processor.Restore(p.ctx, number)
-		<-o.slots
-		if err == nil {
-			o.mu.Lock()
-			o.restored = append(o.restored, func() { o.install(number, p, install) })
-			o.wake()
-			o.mu.Unlock()
-			return
-		}
-		if p.ctx.Err() != nil {
-			return
-		}
-		o.cfg.Logger.Warn("restore, will retry", "topic", o.cfg.Topic, "partition", number, "err", err)
-		select {
-		case <-p.ctx.Done():
-		case <-time.After(restoreRetry):
-		}
-	}
-}
-
-func (o *owner) installRestored() {
-	o.mu.Lock()
-	restored := o.restored
-	o.restored = nil
-	o.mu.Unlock()
-	for _, install := range restored {
-		install()
-	}
-}
-
-// install makes a restored partition ready if it is still the same assignment.
-func (o *owner) install(number int32, p *partition, install func()) {
-	o.mu.Lock()
-	current := o.owned[number] == p
-	p.ready = current
-	o.mu.Unlock()
-	if !current {
-		return
-	}
-	install()
-	o.session.Client().ResumeFetchPartitions(map[string][]int32{o.cfg.Topic: {number}})
-	o.tellOwned()
 }
 
 // transaction processes records, none if the processor is due without any, and
@@ -461,30 +427,25 @@ func (o *owner) transaction(ctx context.Context, records []*kgo.Record) error {
 		return nil
 	}
 	out, err := o.processor.Process(processing, data)
+	for errors.Is(err, ErrAgain) && len(out) > 0 && processing.Err() == nil {
+		if done, err := o.end(ctx, out, o.begin(records), 0); !done {
+			return err
+		}
+		out, err = o.processor.Process(processing, data)
+	}
 	switch {
 	case err != nil && processing.Err() != nil:
 		return o.rollBack(ctx)
 	case errors.Is(err, ErrAgain):
-		return o.rewind(ctx)
+		o.again = records
+		return nil
 	case err != nil:
 		return &processError{err}
 	}
-	if o.cfg.CommitLock != nil {
-		o.cfg.CommitLock.Lock()
-		defer o.cfg.CommitLock.Unlock()
-	}
-	started := time.Now()
-	committed, err := o.commit(ctx, out)
-	if o.cfg.OnTransaction != nil {
-		o.cfg.OnTransaction(len(data), committed, time.Since(started))
-	}
-	if err != nil {
+	if done, err := o.end(ctx, out, after(records), len(data)); !done {
 		return err
 	}
-	if !committed {
-		o.restoreAll()
-		return nil
-	}
+	o.again, o.begun = nil, nil
 	o.processor.Committed()
 	o.reached(records)
 	return nil
@@ -499,53 +460,6 @@ func (o *owner) reached(records []*kgo.Record) {
 	}
 }
 
-// ending bounds the end of a transaction and is not ended by a shutdown, which
-// finishes the transaction under way.
-func (o *owner) ending(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), 2*o.cfg.SessionTimeout)
-}
-
-func (o *owner) commit(ctx context.Context, out []*kgo.Record) (bool, error) {
-	ending, cancel := o.ending(ctx)
-	defer cancel()
-	if err := o.session.Begin(); err != nil {
-		return false, fmt.Errorf("begin transaction: %w", err)
-	}
-	var mu sync.Mutex
-	var failed error
-	for _, r := range out {
-		o.session.Produce(ending, r, func(_ *kgo.Record, err error) {
-			mu.Lock()
-			defer mu.Unlock()
-			failed = errors.Join(failed, err)
-		})
-	}
-	if err := o.session.Client().Flush(ending); err != nil {
-		return false, fmt.Errorf("flush transaction: %w", err)
-	}
-	mu.Lock()
-	produced := failed
-	mu.Unlock()
-	committed, err := o.session.End(ending, kgo.TransactionEndTry(produced == nil))
-	if err != nil {
-		return false, fmt.Errorf("end transaction: %w", errors.Join(err, produced))
-	}
-	if produced != nil {
-		return false, fmt.Errorf("produce in transaction: %w", produced)
-	}
-	return committed, nil
-}
-
-// rewind goes back to the committed offsets without having written anything.
-func (o *owner) rewind(ctx context.Context) error {
-	ending, cancel := o.ending(ctx)
-	defer cancel()
-	if _, err := o.session.End(ending, kgo.TryAbort); err != nil {
-		return fmt.Errorf("rewind: %w", err)
-	}
-	return nil
-}
-
 // rollBack rewinds and restores.
 func (o *owner) rollBack(ctx context.Context) error {
 	if err := o.rewind(ctx); err != nil {
@@ -553,98 +467,4 @@ func (o *owner) rollBack(ctx context.Context) error {
 	}
 	o.restoreAll()
 	return nil
-}
-
-// restoreAll forgets every partition and restores it again.
-func (o *owner) restoreAll() {
-	o.forgetDropped()
-	o.mu.Lock()
-	numbers := make([]int32, 0, len(o.owned))
-	for number := range o.owned {
-		o.add(number)
-		numbers = append(numbers, number)
-	}
-	o.mu.Unlock()
-	if len(numbers) > 0 {
-		o.session.Client().PauseFetchPartitions(map[string][]int32{o.cfg.Topic: numbers})
-	}
-	for _, number := range numbers {
-		o.processor.Forget(number)
-	}
-	o.tellOwned()
-	o.startRestores()
-}
-
-// leave tells the group that this instance will not come back soon, so that
-// others take over at once: a static member does not leave by closing. memberID
-// is this process's own, so that it cannot make a successor of its name leave.
-func (o *owner) leave(ctx context.Context, memberID string) {
-	client, err := kgo.NewClient(o.cfg.Client...)
-	if err != nil {
-		return
-	}
-	defer client.Close()
-	request := kmsg.NewPtrLeaveGroupRequest()
-	request.Group = o.cfg.Group
-	member := kmsg.NewLeaveGroupRequestMember()
-	member.MemberID, member.InstanceID = memberID, &o.cfg.TransactionalID
-	request.Members = append(request.Members, member)
-	leaving, cancel := o.ending(ctx)
-	defer cancel()
-	if _, err := request.RequestWith(leaving, client); err != nil {
-		o.cfg.Logger.Warn("leave group, others take over after the session timeout", "group", o.cfg.Group, "err", err)
-	}
-}
-
-// diagnose tells a fencing by another live process of the same name, which no
-// retry can mend, from one by a ghost: a transaction that timed out while we
-// were paused, or our own request to join that a slow network delivered after
-// its repetition. A ghost sends no heartbeats, so the group forgets it, after
-// the rebalance and the session timeout at the latest. What cannot be found
-// out counts as a ghost.
-func (o *owner) diagnose(ctx context.Context, err error) error {
-	fenced := []error{kerr.FencedInstanceID, kerr.ProducerFenced, kerr.InvalidProducerEpoch, kerr.InvalidProducerIDMapping}
-	if !slices.ContainsFunc(fenced, func(f error) bool { return errors.Is(err, f) }) {
-		return err
-	}
-	memberID, _ := o.session.Client().GroupMetadata()
-	o.session.Close() // it would take part in the group
-	client, failed := kgo.NewClient(o.cfg.Client...)
-	if failed != nil {
-		return errors.Join(err, failed)
-	}
-	defer client.Close()
-	admin := kadm.NewClient(client)
-	waiting, cancel := context.WithTimeout(ctx, ghostSessions*o.cfg.SessionTimeout)
-	defer cancel()
-	live := false
-	for {
-		if other, failed := o.otherMember(waiting, admin, memberID); failed == nil && !other {
-			return err
-		} else if waiting.Err() == nil {
-			live = failed == nil
-		}
-		select {
-		case <-time.After(o.cfg.SessionTimeout / 10):
-			continue
-		case <-waiting.Done():
-		}
-		if live && ctx.Err() == nil {
-			return fmt.Errorf("%w: %s in group %s", ErrDuplicateInstance, o.cfg.TransactionalID, o.cfg.Group)
-		}
-		return err
-	}
-}
-
-// otherMember reports whether the group has a member of our name that is not
-// we ourselves.
-func (o *owner) otherMember(ctx context.Context, admin *kadm.Client, memberID string) (bool, error) {
-	groups, err := admin.DescribeGroups(ctx, o.cfg.Group)
-	if err != nil {
-		return false, err
-	}
-	group := groups[o.cfg.Group]
-	return slices.ContainsFunc(group.Members, func(m kadm.DescribedGroupMember) bool {
-		return m.InstanceID != nil && *m.InstanceID == o.cfg.TransactionalID && m.MemberID != memberID
-	}), group.Err
 }

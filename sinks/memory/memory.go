@@ -3,7 +3,9 @@ package memory
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"time"
 
 	"clerkconnect/sinks"
 )
@@ -20,23 +22,35 @@ type Config struct {
 	Store *Store `env:"-"`
 	// EveryChange asks the runner not to fold.
 	EveryChange bool `env:"EVERY_CHANGE" doc:"Take each change by itself instead of the latest of each user."`
+	// Receipts asks the runner for the receipts of other sinks.
+	Receipts bool `env:"RECEIPTS" doc:"Take the receipts of other sinks, too."`
+	// ConfirmAfter is when the runner reads erasures back.
+	ConfirmAfter time.Duration `env:"CONFIRM_AFTER" doc:"How long after an erasure it is read back."`
 }
 
-// Validate implements the configuration's check. Every Config is valid.
-func (c Config) Validate() error { return nil }
+// Validate implements the configuration's check.
+func (c Config) Validate() error {
+	if c.ConfirmAfter < 0 {
+		return fmt.Errorf("CONFIRM_AFTER is %s: use 0s or more", c.ConfirmAfter)
+	}
+	return nil
+}
 
 // Sink applies changes to a [Store]. Safe for concurrent use.
 type Sink struct {
-	store       *Store
-	everyChange bool
+	store *Store
+	cfg   Config
 }
 
-// New returns a sink on cfg.Store. It never fails.
+// New returns a sink on cfg.Store. It fails only if cfg is not valid.
 func New(cfg Config) (*Sink, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
 	if cfg.Store == nil {
 		cfg.Store = &Store{}
 	}
-	return &Sink{store: cfg.Store, everyChange: cfg.EveryChange}, nil
+	return &Sink{store: cfg.Store, cfg: cfg}, nil
 }
 
 // Store returns the sink's destination.
@@ -45,7 +59,10 @@ func (s *Sink) Store() *Store { return s.store }
 // Capabilities implements [sinks.Sink]. The limits are those of a middling
 // database, so that tests of the runner meet them.
 func (s *Sink) Capabilities() sinks.Capabilities {
-	return sinks.Capabilities{Kind: "memory", MaxBatch: 500, MaxInFlight: 4, EveryChange: s.everyChange}
+	return sinks.Capabilities{
+		Kind: "memory", MaxBatch: 500, MaxInFlight: 4,
+		EveryChange: s.cfg.EveryChange, Receipts: s.cfg.Receipts, ConfirmAfter: s.cfg.ConfirmAfter,
+	}
 }
 
 // Open implements [sinks.Sink].

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"clerkconnect/schemas"
@@ -17,6 +18,7 @@ type Store struct {
 	mu        sync.Mutex
 	users     map[string][]byte // changes as JSON, so that nothing of a batch is kept
 	guards    map[string]sinks.Guard
+	receipts  []schemas.Receipt
 	intercept func(batch []sinks.Record) error
 }
 
@@ -40,6 +42,24 @@ func (s *Store) Users() map[string]schemas.UserChange {
 		users[id] = decode(data)
 	}
 	return users
+}
+
+// Receipts returns the receipts of other sinks, in the order in which they came.
+func (s *Store) Receipts() []schemas.Receipt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.receipts)
+}
+
+// Restore puts a user back as a backup of the destination would: the store
+// holds change and does not know that it was ever erased.
+func (s *Store) Restore(change schemas.UserChange) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.guards, change.ClerkID)
+	_ = s.apply(sinks.Record{
+		ClerkID: change.ClerkID, Change: &change, Version: schemas.Version{Epoch: change.Epoch, Number: change.Version},
+	})
 }
 
 // Dump returns everything that the store holds, as text, the memory of
@@ -67,6 +87,10 @@ func (s *Store) Intercept(f func(batch []sinks.Record) error) {
 
 // apply settles one record. The lock is held.
 func (s *Store) apply(r sinks.Record) error {
+	if r.Receipt != nil {
+		s.receipts = append(s.receipts, *r.Receipt)
+		return nil
+	}
 	guard, moved := s.guards[r.ClerkID].Advance(r)
 	if !moved {
 		r.Superseded()

@@ -1,7 +1,6 @@
 package runner
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -14,7 +13,7 @@ import (
 )
 
 // health is what the calls so far say of the destination. It outlives the
-// batches.
+// batches. The feed of receipts has its own.
 type health struct {
 	applied int       // records applied since the start
 	streak  int       // failed calls since the last one that applied something
@@ -31,7 +30,12 @@ type unit struct {
 	applied  int       // health.applied when that happened first
 	split    bool      // half of a batch that failed often: narrow it down at once
 	probe    bool      // applied before, and sent again to see whether the destination lives
+	heldBy   *string   // a record that needs what this user holds, "" if it is not known who; nil: none
 }
+
+// conflictWait is how long a record waits for what another user holds before
+// further records are taken in.
+const conflictWait = time.Second
 
 // delivery brings one round to the destination. One goroutine runs it; each
 // call has its own.
@@ -46,6 +50,7 @@ type delivery struct {
 	inFlight int
 	answers  chan answer
 	draining bool
+	conflict time.Time // since when a record waits for what another user holds; zero: none does
 }
 
 type answer struct {
@@ -68,9 +73,7 @@ var (
 func (p *processor) deliver(ctx context.Context, b *batch, items []*item) error {
 	calls, cancel := p.outlive(ctx)
 	d := &delivery{processor: p, batch: b, answers: make(chan answer, p.facts.MaxInFlight)}
-	for chunk := range slices.Chunk(items, p.facts.MaxBatch) {
-		d.queue = append(d.queue, &unit{items: chunk})
-	}
+	d.enqueue(items)
 	defer func() {
 		cancel()
 		for ; d.inFlight > 0; d.inFlight-- {
@@ -78,8 +81,16 @@ func (p *processor) deliver(ctx context.Context, b *batch, items []*item) error 
 		}
 	}()
 	ended := ctx.Done()
-	for len(d.queue)+d.inFlight > 0 {
-		timer := time.NewTimer(d.start(calls))
+	for len(d.queue)+d.inFlight+len(b.notes) > 0 {
+		wait := d.start(calls)
+		if d.inFlight == 0 && len(b.notes) > 0 { // there is nothing else to do now
+			b.left = d.queue
+			return transact.ErrAgain // or, at shutdown, the end: nothing was asked of the destination yet
+		}
+		if d.inFlight == 0 && len(d.queue) == 0 {
+			return nil // the last were dropped
+		}
+		timer := time.NewTimer(wait)
 		select {
 		case a := <-d.answers:
 			timer.Stop()
@@ -88,26 +99,60 @@ func (p *processor) deliver(ctx context.Context, b *batch, items []*item) error 
 				return err
 			}
 		case <-timer.C:
+		case <-p.words.told():
+			timer.Stop()
 		case <-ended:
 			timer.Stop()
 			d.draining, ended = true, nil
 		}
-		if d.draining && (d.waiting() || errors.Is(context.Cause(ctx), transact.ErrPartitionLost) || calls.Err() != nil) {
+		if d.draining && (d.waiting() || lost(ctx) || calls.Err() != nil) {
 			return context.Cause(ctx)
 		}
-		if d.stuck() && !d.probe() {
+		switch {
+		case d.outdated():
+			return transact.ErrAgain
+		case d.stuck() && !d.probe():
+			b.left = slices.DeleteFunc(d.queue, func(u *unit) bool { return u.heldBy == nil })
+			return transact.ErrAgain
+		case d.blocked():
+			b.left = d.queue
 			return transact.ErrAgain
 		}
 	}
 	return nil
 }
 
-// outlive returns the context of calls, which end DrainTimeout after ctx. If a
-// partition is lost they end at once, because deliver returns.
+// enqueue makes units of items: those that were left by the Process before,
+// less what is settled since, and new ones.
+func (d *delivery) enqueue(items []*item) {
+	queued := map[*item]bool{}
+	for _, u := range d.batch.left {
+		u.items = slices.DeleteFunc(u.items, func(it *item) bool { return it.fate != pending })
+		for _, it := range u.items {
+			queued[it] = true
+		}
+		if len(u.items) > 0 {
+			d.queue = append(d.queue, u)
+		}
+		if u.heldBy != nil {
+			d.conflict = time.Now()
+		}
+	}
+	d.batch.left = nil
+	items = slices.DeleteFunc(slices.Clone(items), func(it *item) bool { return queued[it] })
+	for chunk := range slices.Chunk(items, d.facts.MaxBatch) {
+		d.queue = append(d.queue, &unit{items: chunk})
+	}
+}
+
+// outlive returns the context of calls, which end DrainTimeout after ctx, and
+// at once if a partition is lost.
 func (p *processor) outlive(ctx context.Context) (context.Context, context.CancelFunc) {
 	calls, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
-		_ = sleep(calls, p.cfg.DrainTimeout)
+		if !lost(ctx) {
+			_ = sleep(calls, p.cfg.DrainTimeout)
+		}
 		cancel(errDrainTimeout)
 	})
 	return calls, func() {
@@ -119,18 +164,21 @@ func (p *processor) outlive(ctx context.Context) (context.Context, context.Cance
 // start makes the calls that may be made now and returns how long nothing
 // else can be done.
 func (d *delivery) start(calls context.Context) time.Duration {
-	const idle = time.Hour // an answer comes first
+	idle := time.Hour // an answer comes first
 	for {
 		now := time.Now()
+		if !d.conflict.IsZero() && d.conflict.Add(conflictWait).After(now) {
+			idle = d.conflict.Add(conflictWait).Sub(now) // until blocked
+		}
 		most := d.facts.MaxInFlight
-		if d.health.streak > 0 {
+		if d.health.streak > 0 || d.feed { // receipts come in order
 			most = 1
 		}
 		if d.inFlight >= most || len(d.queue) == 0 {
 			return idle
 		}
 		if pause := max(d.health.resting.Sub(now), d.health.limited.Sub(now)); pause > 0 {
-			return pause
+			return min(pause, idle)
 		}
 		next := 0
 		for i, u := range d.queue {
@@ -140,36 +188,63 @@ func (d *delivery) start(calls context.Context) time.Duration {
 		}
 		u := d.queue[next]
 		if wait := u.due.Sub(now); wait > 0 {
-			return wait
+			return min(wait, idle)
+		}
+		if !d.retries.allow(u.failed) {
+			return min(retryInterval, idle)
 		}
 		d.queue = slices.Delete(d.queue, next, next+1)
+		if d.dropErased(u); len(u.items) == 0 {
+			continue
+		}
 		d.inFlight++
-		d.call(calls, u)
+		if u.failed {
+			d.metrics.retries.Inc()
+		}
+		d.send(calls, u)
 	}
 }
 
-// call applies a unit on a goroutine of its own.
-func (d *delivery) call(calls context.Context, u *unit) {
+// send applies a unit on a goroutine of its own.
+func (d *delivery) send(calls context.Context, u *unit) {
 	records := make([]sinks.Record, len(u.items))
 	for i, it := range u.items {
-		record := it.record
-		if latest, ok := d.batch.states[record.ClerkID]; ok {
-			record.State = bytes.Clone(latest.state)
-		} else {
-			record.State = bytes.Clone(d.partitions[record.Source.Partition].states[record.ClerkID])
+		of := d.knownOf(d.batch, it.record.ClerkID, it.record.Source.Partition)
+		if u.probe {
+			of = d.committedOf(it.record.ClerkID, it.record.Source.Partition)
 		}
-		records[i] = sinks.Track(record)
+		records[i] = d.give(it.record, of)
 	}
 	go func() {
-		ctx, cancel := context.WithTimeoutCause(calls, d.cfg.ApplyTimeout, errApplyTimeout)
-		defer cancel()
 		started := time.Now()
-		err := guarded(d.logger, func() error { return d.sink.Apply(ctx, slices.Clone(records)) })
-		if err != nil && errors.Is(context.Cause(ctx), errApplyTimeout) && sinks.Classify(err).Reason == sinks.ReasonUnknown {
-			err = sinks.RetryAfter(sinks.ReasonTimeout, 0, err)
-		}
+		err := d.call(calls, func(ctx context.Context) error {
+			started = time.Now() // after the wait for its turn
+			return d.sink.Apply(ctx, slices.Clone(records))
+		})
 		d.answers <- answer{u, records, err, time.Since(started)}
 	}()
+}
+
+// call makes one call of the sink, at most MaxInFlight at once of all that run.
+func (p *processor) call(calls context.Context, call func(context.Context) error) error {
+	select {
+	case p.slots <- struct{}{}:
+		defer func() { <-p.slots }()
+	case <-calls.Done():
+		return context.Cause(calls)
+	}
+	for p.alive != nil && !p.alive() { // others may own these users by now
+		if err := sleep(calls, aliveInterval); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := p.timed(calls)
+	defer cancel()
+	err := guarded(p.logger, func() error { return call(ctx) })
+	if err != nil && errors.Is(context.Cause(ctx), errApplyTimeout) && sinks.Classify(err).Reason == sinks.ReasonUnknown {
+		err = sinks.RetryAfter(sinks.ReasonTimeout, 0, err)
+	}
+	return err
 }
 
 // guarded turns a panic of a sink into an error, since one broken sink must
@@ -184,172 +259,26 @@ func guarded(logger *slog.Logger, call func() error) (err error) {
 	return call()
 }
 
-// settle handles the answer to a call. An error is fatal.
-func (d *delivery) settle(a answer) error {
-	d.metrics.called(a)
-	var listed *sinks.BatchError
-	switch {
-	case a.err == nil:
-		return d.succeed(a, func(int) bool { return true })
-	case errors.As(a.err, &listed):
-		return d.settleListed(a, listed)
+// outdated reports whether a person has written something about these
+// partitions while nothing can be done but wait.
+func (d *delivery) outdated() bool {
+	if d.inFlight > 0 || !d.waiting() {
+		return false
 	}
-	problem := sinks.Classify(a.err)
-	d.metrics.failed(problem)
-	if problem.Class == sinks.ClassFatal {
-		return a.err
-	}
-	for _, it := range a.unit.items {
-		it.attempts++
-	}
-	if problem.Class == sinks.ClassPermanent && !a.unit.probe {
-		d.health.streak = 0 // it answers
-		if len(a.unit.items) > 1 {
-			d.halve(a.unit)
-		} else {
-			d.giveUp(a.unit.items[0], problem)
+	for partition, m := range d.partitions {
+		if d.words.after(partition, m.heard) || d.words.lettersAfter(partition, m.letters.heard) {
+			return true
 		}
-		return nil
 	}
-	if d.health.streak++; d.health.streak == 1 {
-		d.logger.Warn("apply, will retry", "reason", problem.Reason, "batch_size", len(a.unit.items), "err", a.err)
-	}
-	d.status.failed(problem, false)
-	d.rest(problem)
-	d.retry(a.unit, problem)
-	return nil
+	return false
 }
 
-// settleListed handles an answer that tells record from record.
-func (d *delivery) settleListed(a answer, listed *sinks.BatchError) error {
-	var again []*item
-	var worst sinks.Error // of those to be retried: the one with the longest wait
-	found := 0
-	for i, it := range a.unit.items {
-		err := listed.Failed(i)
-		if err == nil {
-			continue
-		}
-		found++
-		it.attempts++
-		problem := sinks.Classify(err)
-		d.metrics.failed(problem)
-		switch problem.Class {
-		case sinks.ClassFatal:
-			return err
-		case sinks.ClassPermanent:
-			if !a.unit.probe {
-				d.giveUp(it, problem)
-			}
-		default:
-			again = append(again, it)
-			if len(again) == 1 || problem.After > worst.After {
-				worst = problem
-			}
-		}
-	}
-	if found != listed.Len() {
-		return sinks.Fatal(sinks.ReasonMisconfigured, errBatchError)
-	}
-	if found < len(a.unit.items) {
-		if err := d.succeed(a, func(i int) bool { return listed.Failed(i) == nil }); err != nil {
-			return err
-		}
-	}
-	if len(again) > 0 {
-		if found == len(a.unit.items) {
-			d.health.streak++
-		}
-		d.status.failed(worst, false)
-		d.rest(worst)
-		a.unit.items = again
-		d.retry(a.unit, worst)
-	}
-	return nil
-}
-
-// rest sets how long no call is made: by the backoff if nothing succeeds, and
-// by the destination's own word.
-func (d *delivery) rest(problem sinks.Error) {
-	now := time.Now()
-	if d.health.streak > 0 {
-		d.health.resting = now.Add(d.backoff(d.health.streak))
-	}
-	if until := now.Add(problem.After); until.After(d.health.limited) {
-		d.health.limited = until
-	}
-}
-
-// succeed notes the records of a call that are applied.
-func (d *delivery) succeed(a answer, ok func(int) bool) error {
-	if d.health.streak > 0 {
-		d.logger.Info("applying again", "failed_calls", d.health.streak)
-	}
-	d.health.streak, d.health.resting = 0, time.Time{}
-	d.status.healthy()
-	_, confirms := d.sink.(sinks.Confirmer) // it needs its memory to confirm
-	for i, it := range a.unit.items {
-		if !ok(i) {
-			continue
-		}
-		d.health.applied++
-		if a.unit.probe {
-			continue
-		}
-		it.result = a.records[i].Result()
-		it.result.State = bytes.Clone(it.result.State)
-		it.fate = applied
-		if it.result.Superseded { // an erasure: it was withdrawn, and the user is back
-			it.fate = superseded
-		}
-		if err := d.batch.remember(it, !confirms); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// retry puts a unit that failed back, in halves if it failed often, or gives
-// up on a record that fails alone, often, and while others are applied.
-func (d *delivery) retry(u *unit, problem sinks.Error) {
-	if u.probe {
-		return
-	}
-	if !u.failed {
-		u.failed, u.applied = true, d.health.applied
-	}
-	if problem.Reason != sinks.ReasonRateLimited { // which says nothing about the records
-		u.attempts++
-	}
-	alive := d.health.applied > u.applied
-	often := u.attempts >= d.cfg.MaxAttempts
-	switch {
-	case len(u.items) > 1 && (often || u.split && alive):
-		d.halve(u)
-	case len(u.items) == 1 && often && (alive || u.items[0].raw == nil): // a debt holds up no offset
-		d.giveUp(u.items[0], problem)
-	default:
-		u.due = time.Now().Add(max(problem.After, d.backoff(u.attempts)))
-		d.queue = append(d.queue, u)
-	}
-}
-
-// halve queues the halves of a unit.
-func (d *delivery) halve(u *unit) {
-	middle := len(u.items) / 2
-	for _, half := range [][]*item{u.items[:middle:middle], u.items[middle:]} {
-		d.queue = append(d.queue, &unit{items: half, failed: u.failed, applied: u.applied, split: true})
-	}
-}
-
-// giveUp ends the attempts at a record. An erasure is never dead-lettered: it
-// is parked, which loses nothing, since it stays owed until there is a receipt.
-func (d *delivery) giveUp(it *item, problem sinks.Error) {
-	if it.record.Erase() {
-		it.giveUp(problem, parked)
-	} else {
-		it.giveUp(problem, dead)
-	}
+// blocked reports whether records wait for what others hold, and all else is
+// done or has failed too: it is time to take in more.
+func (d *delivery) blocked() bool {
+	return !d.conflict.IsZero() && time.Since(d.conflict) >= conflictWait && d.inFlight == 0 && d.health.streak == 0 &&
+		slices.ContainsFunc(d.queue, func(u *unit) bool { return u.heldBy != nil }) &&
+		!slices.ContainsFunc(d.queue, func(u *unit) bool { return u.attempts == 0 })
 }
 
 // waiting reports whether something failed and waits for another attempt.
@@ -367,10 +296,11 @@ func (d *delivery) stuck() bool {
 }
 
 // probe queues a change of this batch that is applied already, and reports
-// whether there is any. Sending it again is harmless by the contract.
+// whether there is any. Sending it again is harmless by the contract. The sink
+// is given the state that Kafka has, so that it sends what is sent already.
 func (d *delivery) probe() bool {
 	for _, it := range slices.Backward(d.batch.items) {
-		if it.fate == applied && !it.record.Erase() {
+		if it.fate == applied && !it.record.Erase() && !it.result.Unchanged && !it.result.Skipped && !it.showsNothing {
 			d.queue = append(d.queue, &unit{items: []*item{it}, probe: true})
 			return true
 		}

@@ -120,11 +120,9 @@ func bare(t *testing.T, sink sinks.Sink) *processor {
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}
-	return &processor{Runner: r, partitions: map[int32]*memory{0: blank()}}
-}
-
-func blank() *memory {
-	return &memory{states: map[string][]byte{}, erased: map[string]schemas.Version{}, debts: map[string]*debt{}}
+	p := r.newProcessor(nil)
+	p.partitions[0] = newMemory()
+	return p
 }
 
 func user(i int) string { return fmt.Sprintf("user_%04d", i) }

@@ -3,24 +3,20 @@ package runner
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"clerkconnect/schemas"
+	"clerkconnect/schemas/deadletters"
+	"clerkconnect/sinks"
 )
 
-// Headers that a dead letter carries beside those of its record. No text of an
-// error is among them: it may quote the user.
-const (
-	HeaderDLQSink     = "dlq-sink"
-	HeaderDLQClass    = "dlq-class"
-	HeaderDLQReason   = "dlq-reason"
-	HeaderDLQAttempts = "dlq-attempts"
-	HeaderDLQOrigin   = "dlq-origin" // topic/partition/offset
-)
+// HeaderHeard of a receipt: what stood in the partition before this offset was
+// known to its writer.
+const HeaderHeard = "clerk-heard"
 
 // render returns what a batch writes to Kafka beside its offsets.
 func (p *processor) render(b *batch) ([]*kgo.Record, error) {
@@ -28,41 +24,93 @@ func (p *processor) render(b *batch) ([]*kgo.Record, error) {
 	for _, it := range b.items {
 		switch {
 		case it.fate == dead:
-			out = append(out, p.deadLetter(it))
-		case it.fate != applied || !it.record.Erase():
-		case it.result.Outcome == schemas.OutcomeNotPresent && p.partitions[it.record.Source.Partition].paid(it.record):
-			// Erased a second time: the first receipt says how it was done.
-		default:
-			receipt, err := p.receiptOf(it)
+			letter := p.deadLetter(it)
+			out, b.letters = append(out, letter), append(b.letters, letter)
+		case it.fate == applied && it.record.Erase():
+			if !p.receiptFor(it) {
+				continue // erased a second time: the first receipt says it all
+			}
+			receipt, err := p.receiptRecord(it.receipt, it.record.Source.Partition)
 			if err != nil {
 				return nil, err
 			}
 			out = append(out, receipt)
 		}
 	}
-	for id, r := range b.states {
-		if _, held := p.partitions[r.partition].states[id]; r.state == nil && !held {
-			continue // nothing to forget
+	for _, c := range b.checks {
+		if c.confirmed.IsZero() {
+			continue
 		}
-		out = append(out, &kgo.Record{
-			Topic: p.options.Topics.SinkState(p.cfg.Name), Partition: r.partition, Key: []byte(id), Value: r.state,
-		})
+		c.receipt.ConfirmedAt = millis(c.confirmed)
+		receipt, err := p.receiptRecord(c.receipt, c.partition)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, receipt)
 	}
-	return out, nil
+	for id, r := range b.states {
+		if !r.known.equal(p.committedOf(id, r.partition)) {
+			out = append(out, p.stateRecord(id, r))
+		}
+	}
+	for partition, m := range p.partitions {
+		if m.unmarked {
+			out = append(out, p.enabledRecord(partition, m))
+			b.marked = append(b.marked, m)
+		}
+	}
+	answers := p.answers(b)
+	b.letters = append(b.letters, answers...)
+	return append(out, answers...), nil
 }
 
-func (p *processor) receiptOf(it *item) (*kgo.Record, error) {
-	value, err := p.options.Codec.Encode(&schemas.Receipt{
-		ClerkID: it.record.ClerkID, Sink: p.cfg.Name,
-		Epoch: it.record.Version.Epoch, Version: it.record.Version.Number,
-		Outcome: cmp.Or(it.result.Outcome, schemas.OutcomeDeleted), DoneAt: time.Now().UnixMilli(),
-	})
+// receiptFor sets the receipt of an erasure that is done, and when it is to be
+// read back. It reports whether that says more than the receipt that is there:
+// a repetition, which finds nobody or cannot tell, does not replace how and
+// when it was done.
+func (p *processor) receiptFor(it *item) (news bool) {
+	known, covers := p.partitions[it.record.Source.Partition].paid(it.record)
+	first, repeated := p.done[it.record.ClerkID]
+	nobody := it.result.Outcome == schemas.OutcomeNotPresent || it.result.Outcome == ""
+	switch {
+	case covers && (nobody || it.result.Outcome == known.Outcome):
+		it.receipt = known
+	case nobody && repeated && first.version == it.record.Version:
+		it.receipt = p.newReceipt(it.record, first)
+	default:
+		it.receipt = p.newReceipt(it.record, outcome{result: it.result, at: it.done})
+	}
+	if it.receipt.ConfirmedAt == nil && !it.confirmed.IsZero() {
+		it.receipt.ConfirmedAt = millis(it.confirmed)
+	}
+	if p.confirmer != nil && it.receipt.ConfirmedAt == nil {
+		it.due = it.done.Add(p.facts.ConfirmAfter)
+	}
+	return !covers || it.receipt != known
+}
+
+func (p *processor) newReceipt(r sinks.Record, o outcome) schemas.Receipt {
+	receipt := schemas.Receipt{
+		ClerkID: r.ClerkID, Sink: p.cfg.Name, Epoch: r.Version.Epoch, Version: r.Version.Number,
+		Outcome: cmp.Or(o.result.Outcome, schemas.OutcomeDeleted), DoneAt: o.at.UnixMilli(),
+	}
+	if o.result.Reason != "" {
+		receipt.Reason = &o.result.Reason
+	}
+	return receipt
+}
+
+func millis(t time.Time) *int64 { return new(t.UnixMilli()) }
+
+func (p *processor) receiptRecord(receipt schemas.Receipt, partition int32) (*kgo.Record, error) {
+	value, err := p.options.Codec.Encode(&receipt)
 	if err != nil {
 		return nil, fmt.Errorf("receipt: %w", err)
 	}
 	return &kgo.Record{
-		Topic: p.options.Topics.ErasureReceipts(), Partition: it.record.Source.Partition,
-		Key: []byte(schemas.ReceiptKey(it.record.ClerkID, p.cfg.Name)), Value: value,
+		Topic: p.options.Topics.ErasureReceipts(), Partition: partition,
+		Key: []byte(schemas.ReceiptKey(receipt.ClerkID, p.cfg.Name)), Value: value,
+		Headers: []kgo.RecordHeader{{Key: HeaderHeard, Value: strconv.AppendInt(nil, p.partitions[partition].heard, 10)}},
 	}, nil
 }
 
@@ -70,15 +118,39 @@ func (p *processor) receiptOf(it *item) (*kgo.Record, error) {
 // within the policy, since nothing else is ever written to <prefix>.users.
 func (p *processor) deadLetter(it *item) *kgo.Record {
 	source := it.record.Source
+	headers := deadletters.Original(it.raw.Headers)
+	add := func(name, value string) {
+		if value != "" {
+			headers = append(headers, kgo.RecordHeader{Key: name, Value: []byte(value)})
+		}
+	}
+	add(deadletters.HeaderSink, p.cfg.Name)
+	add(deadletters.HeaderClass, it.problem.Class.String())
+	add(deadletters.HeaderReason, string(it.problem.Reason))
+	add(deadletters.HeaderMessage, message(it.problem))
+	add(deadletters.HeaderAttempts, strconv.Itoa(it.attempts))
+	add(deadletters.HeaderOrigin, deadletters.Origin(source).String())
+	add(deadletters.HeaderHeldBy, it.problem.HeldBy)
+	if it.letter != nil { // it takes the place of that one
+		replays := it.letter.Replays + 1
+		add(deadletters.HeaderLetter, strconv.FormatInt(it.letter.Offset, 10))
+		add(deadletters.HeaderReplays, strconv.Itoa(replays))
+		if replays >= p.cfg.MaxReplays {
+			add(deadletters.HeaderParked, "true")
+		}
+	}
 	return &kgo.Record{
 		Topic: p.options.Topics.DeadLetters(p.cfg.Name), Partition: source.Partition,
-		Key: it.raw.Key, Value: it.raw.Value,
-		Headers: append(slices.Clone(it.raw.Headers),
-			kgo.RecordHeader{Key: HeaderDLQSink, Value: []byte(p.cfg.Name)},
-			kgo.RecordHeader{Key: HeaderDLQClass, Value: []byte(it.problem.Class.String())},
-			kgo.RecordHeader{Key: HeaderDLQReason, Value: []byte(it.problem.Reason)},
-			kgo.RecordHeader{Key: HeaderDLQAttempts, Value: strconv.AppendInt(nil, int64(it.attempts), 10)},
-			kgo.RecordHeader{Key: HeaderDLQOrigin, Value: fmt.Appendf(nil, "%s/%d/%d", source.Topic, source.Partition, source.Offset)},
-		),
+		Key: it.raw.Key, Value: it.raw.Value, Headers: headers,
 	}
+}
+
+// message is what an error says to a person. One that the sink has not classified
+// may quote the user, and is left to the log of the process.
+func message(problem sinks.Error) string {
+	if problem.Reason == sinks.ReasonUnknown || problem.Err == nil {
+		return ""
+	}
+	text := problem.Err.Error()
+	return strings.ToValidUTF8(text[:min(len(text), deadletters.MaxMessage)], "")
 }

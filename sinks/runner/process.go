@@ -3,7 +3,6 @@ package runner
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -18,28 +17,51 @@ var (
 	_ transact.Waker     = (*processor)(nil)
 )
 
-// processor is the sink as the owner of partitions. All but Restore runs on
-// the owner's goroutine, so that nothing here is locked.
+// processor is the sink as the owner of partitions, of <prefix>.users or, if
+// it is the feed of receipts, of <prefix>.erasure-receipts. All but Restore runs
+// on the owner's goroutine, so that nothing here is locked.
 type processor struct {
 	*Runner
+	feed       bool
+	mode       mode
+	words      *words // what people have written; nil: nobody listens
+	read       func(ctx context.Context, partition int32) (*memory, error)
+	health     health
+	size       *batchSize
+	alive      func() bool // whether the group has heard of us lately; nil: there is none
 	partitions map[int32]*memory
-	batch      *batch // what Process did last and nobody has committed yet
+	batch      *batch             // what Process did last and nobody has committed yet
+	again      *batch             // what Process has asked to go on with
+	done       map[string]outcome // of erasures that are applied and not committed, by Clerk ID
 }
 
-// batch is what one Process does. It becomes memory in Committed.
+// batch is what one Process does, or several that end in ErrAgain. It becomes
+// memory in Committed.
 type batch struct {
+	began  time.Time
 	items  []*item
+	checks []*check
+	read   map[*kgo.Record]bool  // records that are in items, or say nothing
+	users  map[string]bool       // of items and checks
+	left   []*unit               // what failed and waits for another attempt
+	notes  []*item               // what is to be remembered before it is applied again
 	states map[string]remembered // by Clerk ID
+	marked []*memory             // partitions whose moment of enabling is written
+
+	letters []*kgo.Record // what is written to the dead letters
 }
 
-type remembered struct {
-	partition int32
-	state     []byte // nil: forgotten
+// outcome is how an erasure was done. What the sink says of its repetition,
+// that nobody was there, must not replace it.
+type outcome struct {
+	version schemas.Version
+	result  sinks.Result
+	at      time.Time
 }
 
 // Restore implements [transact.Processor].
 func (p *processor) Restore(ctx context.Context, partition int32) (func(), error) {
-	restored, err := p.restore(ctx, partition)
+	restored, err := p.read(ctx, partition)
 	if err != nil {
 		return nil, err
 	}
@@ -52,44 +74,83 @@ func (p *processor) Restore(ctx context.Context, partition int32) (func(), error
 // Forget implements [transact.Processor].
 func (p *processor) Forget(partition int32) {
 	delete(p.partitions, partition)
-	p.batch = nil
+	p.batch, p.again = nil, nil
 	p.countDebts()
 }
 
-// Due implements [transact.Waker]: debts that no record will bring.
+// Due implements [transact.Waker]: debts that no record will bring, words of
+// people, and the moment that the sink was first run.
 func (p *processor) Due() time.Time {
 	var due time.Time
-	for _, m := range p.partitions {
-		for _, d := range m.debts {
-			if d.due.IsZero() {
+	earlier := func(at time.Time) {
+		if due.IsZero() || at.Before(due) {
+			due = at
+		}
+	}
+	for partition, m := range p.partitions {
+		if m.unmarked && p.mode != modeStill || p.words.after(partition, m.heard) || p.words.lettersAfter(partition, m.letters.heard) {
+			return time.Now()
+		}
+		if again := p.rereadDue(m); !again.IsZero() {
+			earlier(again)
+		}
+		if p.mode == modeStill {
+			continue
+		}
+		if at, ok := m.letters.due(); ok && p.mode == modeRun {
+			if at.IsZero() {
 				return time.Now()
 			}
-			if due.IsZero() || d.due.Before(due) {
-				due = d.due
+			earlier(at)
+		}
+		for _, d := range m.debts {
+			switch {
+			case p.waits(m, d):
+			case d.due.IsZero():
+				return time.Now()
+			case p.stale(m, d) && d.due.Before(m.nextAt):
+				earlier(m.nextAt)
+			default:
+				earlier(d.due)
 			}
+		}
+		for _, d := range m.unconfirmed {
+			earlier(d.due)
 		}
 	}
 	return due
 }
 
+// stale reports whether m was read before d may be paid, so that a waiver may
+// be missing in it.
+func (p *processor) stale(m *memory, d *debt) bool {
+	return p.cfg.EraseAfter > 0 && d.due.After(m.readAt)
+}
+
 // Process implements [transact.Processor].
 func (p *processor) Process(ctx context.Context, records []*kgo.Record) ([]*kgo.Record, error) {
 	p.batch = nil
-	b := &batch{items: p.dueDebts(time.Now()), states: map[string]remembered{}}
-	for _, k := range records {
-		it, err := p.decode(ctx, k)
-		if err != nil {
-			return nil, err
-		}
-		if it != nil {
-			b.items = append(b.items, it)
-		}
+	if err := errors.Join(p.readAgain(ctx), p.readLettersAgain(ctx)); err != nil {
+		return nil, err
 	}
-	p.status.start(records)
-	for _, round := range p.plan(b.items) {
-		if err := p.deliver(ctx, b, round); err != nil {
-			return nil, err
+	if p.mode == modeStill {
+		return nil, transact.ErrAgain // there is nothing to commit
+	}
+	b := p.again
+	if p.again = nil; b != nil {
+		p.notesCommitted(b)
+	} else {
+		b = &batch{began: time.Now(), read: map[*kgo.Record]bool{}, users: map[string]bool{}, states: map[string]remembered{}}
+	}
+	if err := p.collect(ctx, b, records); err != nil {
+		return nil, err
+	}
+	if err := p.carryOut(ctx, b); err != nil {
+		if errors.Is(err, transact.ErrAgain) {
+			p.again = b
+			return p.renderNotes(b), err
 		}
+		return nil, err
 	}
 	out, err := p.render(b)
 	if err != nil {
@@ -99,12 +160,126 @@ func (p *processor) Process(ctx context.Context, records []*kgo.Record) ([]*kgo.
 	return out, nil
 }
 
+// readAgain reads the partitions again of which people have written something,
+// where an erasure was held back until now, and where rereadDue says so.
+func (p *processor) readAgain(ctx context.Context) error {
+	for partition, m := range p.partitions {
+		told := p.words.after(partition, m.heard)
+		again := p.rereadDue(m)
+		if !told && !p.heldUntilNow(m) && (again.IsZero() || again.After(time.Now())) {
+			continue
+		}
+		var fresh *memory
+		for attempt := 1; ; attempt++ {
+			var err error
+			if fresh, err = p.read(ctx, partition); err == nil {
+				break
+			}
+			if attempt == 1 {
+				p.logger.Warn("read receipts again, will retry", "partition", partition, "err", err)
+			}
+			if err := sleep(ctx, p.backoff(attempt)); err != nil {
+				return err
+			}
+		}
+		if told {
+			p.logger.Info("erasures were waived or asked for again", "partition", partition, "owed_before", len(m.debts), "owed", len(fresh.debts))
+			fresh.heard = max(fresh.heard, p.words.latest(partition)+1)
+		}
+		fresh.keepWaits(m)
+		p.partitions[partition] = fresh
+		p.again = nil
+		p.countDebts()
+	}
+	return nil
+}
+
+func (p *processor) heldUntilNow(m *memory) bool {
+	now := time.Now()
+	if m.nextAt.After(now) {
+		return false
+	}
+	for _, d := range m.debts {
+		if p.stale(m, d) && !d.due.After(now) {
+			return true
+		}
+	}
+	return false
+}
+
+// collect puts into b what is due, and the records that are not in it yet.
+func (p *processor) collect(ctx context.Context, b *batch, records []*kgo.Record) error {
+	p.addDue(b, time.Now())
+	if p.mode == modeRun {
+		if err := p.addReplays(ctx, b); err != nil {
+			return err
+		}
+	}
+	for _, k := range records {
+		if b.read[k] {
+			continue
+		}
+		decode := p.decode
+		if p.feed {
+			decode = p.decodeReceipt
+		}
+		it, err := decode(ctx, k)
+		if err != nil {
+			return err
+		}
+		b.read[k] = true
+		if it != nil {
+			b.items = append(b.items, it)
+			b.users[it.record.ClerkID] = true
+		}
+	}
+	if !p.feed {
+		p.status.start(records)
+	}
+	return nil
+}
+
+// carryOut brings everything of b to the destination.
+func (p *processor) carryOut(ctx context.Context, b *batch) error {
+	if err := p.confirmDue(ctx, b); err != nil {
+		return err
+	}
+	for _, round := range p.plan(b.items) {
+		if err := p.deliver(ctx, b, round); err != nil {
+			return err
+		}
+		if err := p.confirmDone(ctx, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Committed implements [transact.Processor].
 func (p *processor) Committed() {
 	now := time.Now()
+	p.size.took(len(p.batch.items), now.Sub(p.batch.began))
+	for k := range p.batch.read {
+		if m, ok := p.partitions[k.Partition]; ok {
+			m.reached(k)
+		}
+	}
+	for _, c := range p.batch.checks {
+		if m, ok := p.partitions[c.partition]; ok {
+			p.settleCheck(m, c, now)
+		}
+	}
 	for _, it := range p.batch.items {
+		if it.fate == parked {
+			it.due = now.Add(p.cfg.SlowRetry)
+		} else if it.record.Erase() {
+			delete(p.done, it.record.ClerkID)
+		}
 		if m, ok := p.partitions[it.record.Source.Partition]; ok {
-			m.settle(it, now.Add(p.cfg.SlowRetry))
+			m.settle(it)
+			if it.record.Erase() && p.words != nil {
+				p.words.erased.forget(it.record.Source.Partition, it.record.ClerkID)
+			}
 		}
 		p.metrics.settled(it, now)
 		p.tell(it)
@@ -113,14 +288,20 @@ func (p *processor) Committed() {
 		m, ok := p.partitions[r.partition]
 		switch {
 		case !ok:
-		case r.state == nil:
-			delete(m.states, id)
+		case r.known == nil:
+			m.states.delete(id)
 		default:
-			m.states[id] = r.state
+			m.states.set(id, *r.known)
 		}
 	}
+	for _, m := range p.batch.marked {
+		m.unmarked = false
+	}
+	p.takeOverLetters(p.batch.letters)
 	p.batch = nil
-	p.status.finish()
+	if !p.feed {
+		p.status.finish()
+	}
 	p.countDebts()
 }
 
@@ -130,29 +311,45 @@ func (p *processor) tell(it *item) {
 	switch it.fate {
 	case dead:
 		p.logger.Error("record dead-lettered", "topic", source.Topic, "partition", source.Partition, "offset", source.Offset,
-			"reason", it.problem.Reason, "class", it.problem.Class, "attempts", it.attempts, "err", it.problem.Err)
-		p.logger.Debug("record dead-lettered", "key", it.record.ClerkID)
+			"reason", it.problem.Reason, "class", it.problem.Class.String(), "attempts", it.attempts, "err", it.problem.Err)
+		p.logger.Debug("record dead-lettered", "key", it.record.ClerkID, "held_by", it.problem.HeldBy)
 	case parked:
 		p.logger.Error("erasure put off, still owed", "partition", source.Partition,
-			"reason", it.problem.Reason, "attempts", it.attempts, "err", it.problem.Err, "next_attempt_in", p.cfg.SlowRetry)
+			"reason", it.problem.Reason, "attempts", it.attempts, "err", it.problem.Err, "next_attempt_in", p.cfg.SlowRetry.String())
 		p.logger.Debug("erasure still owed", "key", it.record.ClerkID)
 	}
 }
 
-// dueDebts returns erasures whose time has come, at most a batch of them.
-func (p *processor) dueDebts(now time.Time) []*item {
-	var items []*item
+// addDue adds the erasures, and the confirmations, whose time has come, at
+// most a batch of each. What b has something of its user of comes later.
+func (p *processor) addDue(b *batch, now time.Time) {
+	debts, checks := 0, 0
 	for partition, m := range p.partitions {
-		for _, d := range m.debts {
-			if len(items) == p.cfg.BatchRecords {
-				return items
+		for id, d := range m.debts {
+			if debts == p.cfg.BatchRecords {
+				break
 			}
-			if !d.due.After(now) {
-				items = append(items, &item{record: eraseRecord(d.erasure, partition), occurred: d.erasure.RequestedAt})
+			if !d.due.After(now) && !p.stale(m, d) && !p.waits(m, d) && !b.users[id] {
+				b.items = append(b.items, d.item(partition))
+				b.users[id] = true
+				debts++
+			}
+		}
+		for id, d := range m.unconfirmed {
+			if checks == p.cfg.BatchRecords {
+				break
+			}
+			if !d.due.After(now) && !b.users[id] {
+				b.checks = append(b.checks, &check{partition: partition, id: id, debt: d, receipt: m.receipts[id]})
+				b.users[id] = true
+				checks++
 			}
 		}
 	}
-	return items
+}
+
+func (d *debt) item(partition int32) *item {
+	return &item{record: eraseRecord(d.erasure, partition), occurred: d.erasure.RequestedAt, since: d.since}
 }
 
 // eraseRecord is the demand to erase as the sink sees it. Its source is the
@@ -164,18 +361,29 @@ func eraseRecord(e schemas.Erasure, partition int32) sinks.Record {
 	}
 }
 
-// countDebts publishes how many erasures are owed and since when.
+// countDebts publishes how many erasures are owed and since when, and how many
+// dead letters there are.
 func (p *processor) countDebts() {
-	owed, oldest := 0, int64(0)
+	if p.feed {
+		return
+	}
+	var sum debts
 	for _, m := range p.partitions {
-		owed += len(m.debts)
+		open, _, parked := m.letters.fold.Count()
+		sum.letters += open
+		sum.lettersParked += parked
+		sum.owed += len(m.debts)
+		sum.unconfirmed += len(m.unconfirmed)
 		for _, d := range m.debts {
-			if at := d.erasure.RequestedAt; oldest == 0 || at < oldest {
-				oldest = at
+			if d.held {
+				sum.held++
+			}
+			if sum.oldest.IsZero() || d.since.Before(sum.oldest) {
+				sum.oldest = d.since
 			}
 		}
 	}
-	p.status.setDebts(owed, oldest)
+	p.status.setDebts(sum)
 }
 
 // decode returns what k says, nil if it says nothing about a user. What cannot
@@ -185,48 +393,95 @@ func (p *processor) decode(ctx context.Context, k *kgo.Record) (*item, error) {
 	if string(k.Key) == schemas.TickKey {
 		return nil, nil
 	}
-	it := &item{raw: k}
-	it.record.ClerkID = string(k.Key)
-	it.record.Source = sinks.Source{Topic: k.Topic, Partition: k.Partition, Offset: k.Offset}
+	it := newItem(k, string(k.Key))
 	if k.Value == nil {
 		p.decodeTombstone(it)
 		return it, nil
 	}
+	change := &schemas.UserChange{}
+	err := p.decodeValue(ctx, k, change)
+	switch {
+	case errors.Is(err, errUndecodable):
+		it.invalid(err)
+	case err != nil:
+		return nil, err
+	case change.ClerkID != it.record.ClerkID:
+		it.invalid(errForeignKey)
+	default:
+		it.record.Change, it.occurred = change, change.OccurredAt
+		it.record.Version = schemas.Version{Epoch: change.Epoch, Number: change.Version}
+		it.snapshot = change.Operation == schemas.ChangeSnapshot
+	}
+	return it, nil
+}
+
+// decodeReceipt is decode for <prefix>.erasure-receipts: nil for receipts that
+// were taken back and for the sink's own.
+func (p *processor) decodeReceipt(ctx context.Context, k *kgo.Record) (*item, error) {
+	id, sink, ok := schemas.SplitReceiptKey(string(k.Key))
+	if !ok || sink == p.cfg.Name || k.Value == nil {
+		return nil, nil
+	}
+	it := newItem(k, id)
+	receipt := &schemas.Receipt{}
+	err := p.decodeValue(ctx, k, receipt)
+	switch {
+	case errors.Is(err, errUndecodable):
+		it.invalid(err)
+	case err != nil:
+		return nil, err
+	case receipt.ClerkID != id || receipt.Sink != sink:
+		it.invalid(errForeignKey)
+	default:
+		it.record.Receipt, it.record.Version = receipt, receiptVersion(*receipt)
+	}
+	return it, nil
+}
+
+func newItem(k *kgo.Record, clerkID string) *item {
+	return &item{raw: k, record: sinks.Record{
+		ClerkID: clerkID, Source: sinks.Source{Topic: k.Topic, Partition: k.Partition, Offset: k.Offset},
+	}}
+}
+
+func (it *item) invalid(err error) {
+	it.giveUp(sinks.Error{Class: sinks.ClassPermanent, Reason: sinks.ReasonInvalidRecord, Err: err}, dead)
+}
+
+// decodeValue waits out a schema registry that does not answer. An error is
+// errUndecodable, or ctx has ended.
+func (p *processor) decodeValue(ctx context.Context, k *kgo.Record, into any) error {
 	for attempt := 1; ; attempt++ {
-		change := &schemas.UserChange{}
-		err := p.options.Codec.Decode(ctx, k.Value, change)
+		err := p.options.Codec.Decode(ctx, k.Value, into)
 		switch {
-		case err == nil && change.ClerkID != it.record.ClerkID:
-			it.giveUp(sinks.Error{Class: sinks.ClassPermanent, Reason: sinks.ReasonInvalidRecord, Err: errForeignKey}, dead)
-			return it, nil
 		case err == nil:
-			it.record.Change, it.occurred = change, change.OccurredAt
-			it.record.Version = schemas.Version{Epoch: change.Epoch, Number: change.Version}
-			it.snapshot = change.Operation == schemas.ChangeSnapshot
-			return it, nil
-		case errors.Is(err, schemas.ErrMalformed) || errors.Is(err, schemas.ErrUnknownSchema):
-			// The decoder's text may quote the value.
-			it.giveUp(sinks.Error{Class: sinks.ClassPermanent, Reason: sinks.ReasonInvalidRecord, Err: errUndecodable}, dead)
-			return it, nil
+			return nil
+		case undecodable(err):
+			return errUndecodable // the decoder's text may quote the value
 		}
 		if attempt == 1 {
 			p.logger.Warn("decode, will retry", "partition", k.Partition, "offset", k.Offset, "err", err)
 		}
 		if err := sleep(ctx, p.backoff(attempt)); err != nil {
-			return nil, err
+			return err
 		}
 	}
 }
 
+func undecodable(err error) bool {
+	return errors.Is(err, schemas.ErrMalformed) || errors.Is(err, schemas.ErrUnknownSchema)
+}
+
 var (
-	errForeignKey  = errors.New("the value names another user than the key")
-	errUndecodable = errors.New("the value is not a UserChange")
+	errForeignKey  = errors.New("the value names another user, or another sink, than the key")
+	errUndecodable = errors.New("the value is not what this topic holds")
 )
 
 // decodeTombstone takes what is known of an erasure from the headers. One
 // without a version still erases: nothing better can be assumed of it.
 func (p *processor) decodeTombstone(it *item) {
 	headers, err := schemas.ParseChangeHeaders(it.raw.Headers)
+	it.since = askedFor(schemas.Erasure{RequestedAt: headers.OccurredAt}, it.raw.Timestamp)
 	if err != nil {
 		p.logger.Warn("tombstone without a version", "partition", it.raw.Partition, "offset", it.raw.Offset, "err", err)
 		return
@@ -237,16 +492,4 @@ func (p *processor) decodeTombstone(it *item) {
 		Origin: headers.Origin, Inferred: headers.Origin == schemas.OriginReconcile,
 		EventID: headers.EventID, RequestedAt: headers.OccurredAt,
 	}
-}
-
-// remember takes over what the sink said of an applied record.
-func (b *batch) remember(it *item, forget bool) error {
-	const most = 4 << 10
-	if len(it.result.State) > most {
-		return sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("sink remembers %d bytes of a user, at most %d", len(it.result.State), most))
-	}
-	if it.result.Remembered || forget && it.fate == applied && it.record.Erase() {
-		b.states[it.record.ClerkID] = remembered{it.record.Source.Partition, it.result.State}
-	}
-	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"clerkconnect/schemas"
+	"clerkconnect/schemas/deadletters"
 	"clerkconnect/schemas/transact"
 	"clerkconnect/sinks"
 )
@@ -75,7 +76,7 @@ func TestProcess_TickAndUndecodable(t *testing.T) {
 	if len(out) != 2 || string(out[0].Value) != "garbage" || string(out[0].Key) != "x" || out[0].Topic != "clerk.dead-letters.crm" {
 		t.Fatalf("output %v, want two dead letters as they were read", out)
 	}
-	want := map[string]string{"h": "1", HeaderDLQReason: "invalid_record", HeaderDLQClass: "permanent", HeaderDLQSink: sinkName, HeaderDLQOrigin: "clerk.users/0/7"}
+	want := map[string]string{"h": "1", deadletters.HeaderReason: "invalid_record", deadletters.HeaderClass: "permanent", deadletters.HeaderSink: sinkName, deadletters.HeaderOrigin: "clerk.users/0/7"}
 	for name, value := range want {
 		if got := schemas.Header(out[0].Headers, name); got != value {
 			t.Errorf("header %s: got %q, want %q", name, got, value)
@@ -94,7 +95,7 @@ func TestProcess_PermanentRecordIsIsolated(t *testing.T) {
 			return nil
 		})
 		out := process(t, bare(t, sink), upserts(n)...)
-		if len(out) != 1 || string(out[0].Key) != user(bad) || schemas.Header(out[0].Headers, HeaderDLQReason) != "too_large" {
+		if len(out) != 1 || string(out[0].Key) != user(bad) || schemas.Header(out[0].Headers, deadletters.HeaderReason) != "too_large" {
 			t.Errorf("bad record %d: output %v, want its dead letter alone", bad, out)
 		}
 		if most := 1 + 2*bits.Len(n); sink.callCount() > most {
@@ -115,7 +116,7 @@ func TestProcess_BatchErrorConcernsOnlyTheListed(t *testing.T) {
 					failed.Fail(i, sinks.Permanent(sinks.ReasonInvalidRecord, errors.New("no")))
 				case r.ClerkID == user(5) && tried < 3:
 					tried++
-					failed.Fail(i, sinks.RetryAfter(sinks.ReasonConflict, 0, errors.New("locked")))
+					failed.Fail(i, sinks.RetryAfter(sinks.ReasonTimeout, 0, errors.New("locked")))
 				}
 			}
 			return failed.Err()
@@ -428,8 +429,8 @@ func TestProcess_StateIsKeptOnlyIfCommitted(t *testing.T) {
 	if want := []string{"", "s1", "s1", "s3"}; !slices.Equal(seen, want) {
 		t.Errorf("states seen: %q, want %q", seen, want)
 	}
-	if count(out, topics.SinkState(sinkName)) != 1 || count(out, topics.ErasureReceipts()) != 1 || len(p.partitions[0].states) != 0 {
-		t.Errorf("after the erasure: output %v, %d states; want a tombstone and a receipt, 0", out, len(p.partitions[0].states))
+	if count(out, topics.SinkState(sinkName)) != 1 || count(out, topics.ErasureReceipts()) != 1 || p.partitions[0].states.len() != 0 {
+		t.Errorf("after the erasure: output %v, %d states; want a tombstone and a receipt, 0", out, p.partitions[0].states.len())
 	}
 }
 

@@ -2,11 +2,14 @@ package runner
 
 import (
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -27,14 +30,18 @@ import (
 
 const partitions = 3
 
-// broker is a Kafka in the test's process, with the topics of a deployment.
+// broker is a Kafka with the topics of a deployment.
 type broker struct {
 	t        *testing.T
-	cluster  *kfake.Cluster
+	cluster  *kfake.Cluster // nil if it is not in the test's process
 	client   []kgo.Opt
+	prefix   string
+	session  time.Duration // timeout of the groups: longer than a loaded machine may leave a process without its turn
+	created  map[string]bool
 	producer *kgo.Client // writes as the sequencer does: in transactions
 }
 
+// newBroker returns one in the test's process.
 func newBroker(t *testing.T) *broker {
 	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.GroupMinSessionTimeout(100*time.Millisecond))
@@ -42,21 +49,67 @@ func newBroker(t *testing.T) *broker {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	b := &broker{t: t, cluster: cluster, client: []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}}
-	b.producer, err = kgo.NewClient(append(b.client, kgo.TransactionalID("sequencer"), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	return connect(&broker{t: t, cluster: cluster, prefix: topics.Prefix, session: 6 * time.Second}, cluster.ListenAddrs())
+}
+
+// onEachBroker runs a test on a broker in the test's process and on the one
+// that TEST_KAFKA_BROKERS names, there with topics of its own.
+func onEachBroker(t *testing.T, test func(t *testing.T, b *broker)) {
+	t.Run("in-process", func(t *testing.T) {
+		t.Parallel()
+		test(t, newBroker(t))
+	})
+	t.Run("kafka", func(t *testing.T) {
+		t.Parallel()
+		addresses := os.Getenv("TEST_KAFKA_BROKERS")
+		if addresses == "" {
+			if os.Getenv("CI") == "true" {
+				t.Fatal("TEST_KAFKA_BROKERS is not set: make services")
+			}
+			t.Skip("TEST_KAFKA_BROKERS is not set: make services")
+		}
+		b := &broker{t: t, prefix: "test-" + strings.ToLower(crand.Text()[:10]), session: 6 * time.Second}
+		test(t, connect(b, strings.Split(addresses, ",")))
+	})
+}
+
+func connect(b *broker, addresses []string) *broker {
+	b.t.Helper()
+	b.client, b.created = []kgo.Opt{kgo.SeedBrokers(addresses...)}, map[string]bool{}
+	var err error
+	b.producer, err = kgo.NewClient(append(b.client, kgo.TransactionalID(b.prefix+".sequencer"), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
 	if err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
-	t.Cleanup(b.producer.Close)
+	b.t.Cleanup(func() {
+		_, _ = kadm.NewClient(b.producer).DeleteTopics(context.Background(), slices.Collect(maps.Keys(b.created))...)
+		b.producer.Close()
+	})
 	b.create(topics.Users(), topics.Erasures(), topics.ErasureReceipts())
 	return b
 }
 
+// named returns the name that a topic has at b.
+func (b *broker) named(topic string) string {
+	return b.prefix + strings.TrimPrefix(topic, topics.Prefix)
+}
+
 func (b *broker) create(names ...string) {
 	b.t.Helper()
-	responses, err := kadm.NewClient(b.producer).CreateTopics(b.t.Context(), partitions, 1, nil, names...)
-	if err = errors.Join(err, responses.Error()); err != nil {
-		b.t.Fatal(err)
+	for _, name := range names {
+		name = b.named(name)
+		if b.created[name] {
+			continue
+		}
+		b.created[name] = true
+		admin := kadm.NewClient(b.producer)
+		if _, err := admin.CreateTopic(b.t.Context(), partitions, 1, nil, name); err != nil {
+			b.t.Fatal(err)
+		}
+		eventually(b.t, "topic known to the broker", func() bool {
+			ends, err := admin.ListEndOffsets(b.t.Context(), name)
+			return err == nil && ends.Error() == nil && len(ends[name]) == partitions
+		})
 	}
 }
 
@@ -67,7 +120,8 @@ func (b *broker) write(records ...*kgo.Record) {
 		b.t.Fatal(err)
 	}
 	for _, r := range records {
-		r.Partition = schemas.Partition(string(r.Key), partitions)
+		id, _, _ := strings.Cut(string(r.Key), "/")
+		r.Topic, r.Partition = b.named(r.Topic), schemas.Partition(id, partitions)
 	}
 	err := b.producer.ProduceSync(b.t.Context(), records...).FirstErr()
 	if err = errors.Join(err, b.producer.EndTransaction(b.t.Context(), kgo.TryCommit)); err != nil {
@@ -84,20 +138,29 @@ func erasure(id string, e *schemas.Erasure) *kgo.Record {
 	return r
 }
 
-// latest returns the last committed value of each key of a topic.
-func (b *broker) latest(topic string) map[string][]byte {
+// records returns all committed records of a topic.
+func (b *broker) records(topic string) (records []*kgo.Record) {
 	b.t.Helper()
-	values := map[string][]byte{}
 	for p := range int32(partitions) {
-		err := compacted.Read(b.t.Context(), b.client, topic, p, func(k *kgo.Record) error {
-			values[string(k.Key)] = k.Value
-			if k.Value == nil {
-				delete(values, string(k.Key))
-			}
+		err := compacted.Read(b.t.Context(), b.client, b.named(topic), p, func(k *kgo.Record) error {
+			records = append(records, k)
 			return nil
 		})
 		if err != nil {
 			b.t.Fatal(err)
+		}
+	}
+	return records
+}
+
+// latest returns the last committed value of each key of a topic.
+func (b *broker) latest(topic string) map[string][]byte {
+	b.t.Helper()
+	values := map[string][]byte{}
+	for _, k := range b.records(topic) {
+		values[string(k.Key)] = k.Value
+		if k.Value == nil {
+			delete(values, string(k.Key))
 		}
 	}
 	return values
@@ -113,14 +176,12 @@ type running struct {
 
 func (b *broker) run(name, instance string, sink sinks.Sink, change ...func(*Config, *Options)) *running {
 	b.t.Helper()
-	if existing := b.cluster.TopicInfo(topics.SinkState(name)); existing == nil {
-		b.create(topics.SinkState(name), topics.DeadLetters(name))
-	}
+	b.create(topics.SinkState(name), topics.DeadLetters(name))
 	cfg := DefaultConfig(name)
 	cfg.BackoffMin, cfg.BackoffMax, cfg.SlowRetry = time.Millisecond, 20*time.Millisecond, 100*time.Millisecond
 	options := Options{
-		Client: b.client, Topics: topics, InstanceName: instance, Logger: quiet(),
-		Registerer: prometheus.NewPedanticRegistry(), SessionTimeout: 2 * time.Second,
+		Client: b.client, Topics: schemas.Topics{Prefix: b.prefix}, InstanceName: instance, Logger: quiet(),
+		Registerer: prometheus.NewPedanticRegistry(), SessionTimeout: b.session,
 	}
 	for _, f := range change {
 		f(&cfg, &options)
@@ -146,22 +207,26 @@ func (r *running) stop() {
 			r.t.Errorf("Run: %v", err)
 		}
 		r.done <- nil
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		r.t.Fatal("Run does not end")
 	}
 }
 
+// patience bounds every wait for something that is to happen; it costs nothing
+// where it does, so it is far beyond what a machine takes that does much else.
+const patience = 2 * time.Minute
+
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); {
+	for deadline := time.Now().Add(patience); !ok(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("after 30 s: not %s", what)
+			t.Fatalf("after %s: not %s", patience, what)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-func newMemory(t *testing.T, store *memorysink.Store) sinks.Sink {
+func onStore(t *testing.T, store *memorysink.Store) sinks.Sink {
 	t.Helper()
 	sink, err := memorysink.New(memorysink.Config{Store: store})
 	if err != nil {
@@ -171,13 +236,24 @@ func newMemory(t *testing.T, store *memorysink.Store) sinks.Sink {
 }
 
 // Two processes of one sink come and go while the destination and the broker
-// fail at random. In the end destination and receipts are the model's.
+// fail at random, and people take receipts back. In the end destination and
+// receipts are the model's.
 func TestRunner_ConvergesThroughFailuresAndRebalances(t *testing.T) {
 	t.Parallel()
+	for name, slow := range map[string]time.Duration{"at once": 0, "held back and confirmed later": 300 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			converges(t, slow)
+		})
+	}
+}
+
+func converges(t *testing.T, slow time.Duration) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	b := newBroker(t)
+	b.session = 2 * time.Second // so that rebalances are noticed soon; one that comes of itself does no harm
 	store := &memorysink.Store{}
 	var mu sync.Mutex
 	failing := true
@@ -194,19 +270,27 @@ func TestRunner_ConvergesThroughFailuresAndRebalances(t *testing.T) {
 		failed.Fail(random.IntN(len(batch)), errDown)
 		return failed.Err()
 	})
-	few := func(cfg *Config, _ *Options) { cfg.BatchRecords, cfg.MaxAttempts = 40, 1000 }
+	few := func(cfg *Config, _ *Options) { cfg.BatchRecords, cfg.MaxAttempts, cfg.EraseAfter = 40, 1000, slow }
+	newSink := func() sinks.Sink {
+		sink, err := memorysink.New(memorysink.Config{Store: store, ConfirmAfter: slow})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sink
+	}
 	model := newModel(seed)
-	first := b.run(sinkName, "a", newMemory(t, store), few)
+	first := b.run(sinkName, "a", newSink(), few)
 	var second *running
 	for step := range 60 {
 		b.write(model.step(20)...)
+		b.write(model.takeBack(step % 2)...)
 		switch step {
 		case 10:
-			second = b.run(sinkName, "b", newMemory(t, store), few)
+			second = b.run(sinkName, "b", newSink(), few)
 		case 25:
 			first.stop()
 		case 35:
-			first = b.run(sinkName, "a", newMemory(t, store), few)
+			first = b.run(sinkName, "a", newSink(), few)
 			b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Group: first.Group(), Err: kerr.IllegalGeneration, Count: 5})
 		case 45:
 			second.stop()
@@ -222,7 +306,7 @@ func TestRunner_ConvergesThroughFailuresAndRebalances(t *testing.T) {
 	mu.Unlock()
 	eventually(t, "caught up", func() bool {
 		s := first.Status()
-		return len(s.Ready) == partitions && s.LagRecords == 0 && s.ErasuresOwed == 0 && len(store.Users()) == len(model.live)
+		return len(s.Ready) == partitions && s.LagRecords == 0 && s.ErasuresOwed+s.ErasuresUnconfirmed == 0 && len(store.Users()) == len(model.live)
 	})
 	held := map[string]int64{}
 	for id, change := range store.Users() {
@@ -235,8 +319,8 @@ func TestRunner_ConvergesThroughFailuresAndRebalances(t *testing.T) {
 	for id, version := range model.erased {
 		var receipt schemas.Receipt
 		err := (&schemas.Codec{}).Decode(t.Context(), receipts[schemas.ReceiptKey(id, sinkName)], &receipt)
-		if err != nil || receipt.Version < version {
-			t.Errorf("receipt of %s: %+v, %v; want version %d", id, receipt, err, version)
+		if err != nil || receipt.Version < version || receipt.ConfirmedAt == nil {
+			t.Errorf("receipt of %s: %+v, %v; want version %d, confirmed", id, receipt, err, version)
 		}
 	}
 	if dead := b.latest(topics.DeadLetters(sinkName)); len(dead) != 0 {
@@ -290,39 +374,51 @@ func (m *model) step(n int) (records []*kgo.Record) {
 	return records
 }
 
+// takeBack takes receipts back, of erasures that may be done or not.
+func (m *model) takeBack(n int) (records []*kgo.Record) {
+	for id := range m.erased {
+		if n--; n < 0 {
+			break
+		}
+		records = append(records, word(id, nil))
+	}
+	return records
+}
+
 // The sink was away for longer than tombstones last: nothing in clerk.users
 // speaks of the user any more.
 func TestRunner_PaysWhatItOwesAfterALongAbsence(t *testing.T) {
 	t.Parallel()
-	b := newBroker(t)
-	store := &memorysink.Store{}
-	first := b.run(sinkName, "a", newMemory(t, store))
-	b.write(upsert("gone", 1), upsert("stays", 2))
-	eventually(t, "two users held", func() bool { return len(store.Users()) == 2 })
-	first.stop()
-	inferred := &schemas.Erasure{ClerkID: "stays", Epoch: 1, Version: 3, Origin: schemas.OriginReconcile, Inferred: true}
-	b.write(erasure("gone", &schemas.Erasure{ClerkID: "gone", Epoch: 1, Version: 3, Origin: schemas.OriginWebhook, RequestedAt: 1}),
-		erasure("stays", inferred), erasure("stays", nil)) // withdrawn
-	second := b.run(sinkName, "a", newMemory(t, store))
-	receipt := schemas.ReceiptKey("gone", sinkName)
-	eventually(t, "erased, with a receipt", func() bool { return len(store.Users()) == 1 && b.latest(topics.ErasureReceipts())[receipt] != nil })
-	eventually(t, "nothing owed", func() bool { return second.Status().ErasuresOwed == 0 })
-	second.stop()
-	if _, held := store.User("stays"); !held {
-		t.Error("an erasure that was withdrawn was done")
-	}
+	onEachBroker(t, func(t *testing.T, b *broker) {
+		store := &memorysink.Store{}
+		first := b.run(sinkName, "a", onStore(t, store))
+		b.write(upsert("gone", 1), upsert("stays", 2))
+		eventually(t, "two users held", func() bool { return len(store.Users()) == 2 })
+		first.stop()
+		inferred := &schemas.Erasure{ClerkID: "stays", Epoch: 1, Version: 3, Origin: schemas.OriginReconcile, Inferred: true}
+		b.write(erasure("gone", &schemas.Erasure{ClerkID: "gone", Epoch: 1, Version: 3, Origin: schemas.OriginWebhook, RequestedAt: 1}),
+			erasure("stays", inferred), erasure("stays", nil)) // withdrawn
+		second := b.run(sinkName, "a", onStore(t, store))
+		receipt := schemas.ReceiptKey("gone", sinkName)
+		eventually(t, "erased, with a receipt", func() bool { return len(store.Users()) == 1 && b.latest(topics.ErasureReceipts())[receipt] != nil })
+		eventually(t, "nothing owed", func() bool { return second.Status().ErasuresOwed == 0 })
+		second.stop()
+		if _, held := store.User("stays"); !held {
+			t.Error("an erasure that was withdrawn was done")
+		}
 
-	calls := newScripted(t, nil) // what is paid is not demanded again
-	third := b.run(sinkName, "a", calls)
-	eventually(t, "ready", func() bool { return len(third.Status().Ready) == partitions })
-	third.stop()
-	if got := calls.sent("gone"); len(got) != 0 {
-		t.Errorf("the erasure was demanded %d times after the receipt", len(got))
-	}
-	// Another sink owes it for itself.
-	other := newScripted(t, nil)
-	b.run("other", "a", other)
-	eventually(t, "demanded from the other sink", func() bool { return len(other.sent("gone")) > 0 })
+		calls := newScripted(t, nil) // what is paid is not demanded again
+		third := b.run(sinkName, "a", calls)
+		eventually(t, "ready", func() bool { return len(third.Status().Ready) == partitions })
+		third.stop()
+		if got := calls.sent("gone"); len(got) != 0 {
+			t.Errorf("the erasure was demanded %d times after the receipt", len(got))
+		}
+		// Another sink owes it for itself.
+		other := newScripted(t, nil)
+		b.run("other", "a", other)
+		eventually(t, "demanded from the other sink", func() bool { return len(other.sent("gone")) > 0 })
+	})
 }
 
 // A crash between the destination's acknowledgement and the commit: the batch
@@ -372,22 +468,23 @@ func TestRunner_FailedCommitIsAppliedAgain(t *testing.T) {
 
 func TestRunner_StateIsRestored(t *testing.T) {
 	t.Parallel()
-	b := newBroker(t)
-	sink := newScripted(t, func(_ context.Context, batch []sinks.Record) error {
-		for _, r := range batch {
-			r.Remember(fmt.Appendf(slices.Clone(r.State), "%d,", r.Version.Number))
+	onEachBroker(t, func(t *testing.T, b *broker) {
+		sink := newScripted(t, func(_ context.Context, batch []sinks.Record) error {
+			for _, r := range batch {
+				r.Remember(fmt.Appendf(slices.Clone(r.State), "%d,", r.Version.Number))
+			}
+			return nil
+		})
+		for version := int64(1); version <= 3; version++ {
+			b.write(upsert("a", version))
+			r := b.run(sinkName, "a", sink)
+			eventually(t, "applied and committed", func() bool { return len(sink.sent("a")) == int(version) && r.Status().LagRecords == 0 })
+			r.stop()
 		}
-		return nil
+		if got := string(b.latest(topics.SinkState(sinkName))["a"]); got != "1,2,3," {
+			t.Errorf("state %q, want 1,2,3,", got)
+		}
 	})
-	for version := int64(1); version <= 3; version++ {
-		b.write(upsert("a", version))
-		r := b.run(sinkName, "a", sink)
-		eventually(t, "applied and committed", func() bool { return len(sink.sent("a")) == int(version) && r.Status().LagRecords == 0 })
-		r.stop()
-	}
-	if got := string(b.latest(topics.SinkState(sinkName))["a"]); got != "1,2,3," {
-		t.Errorf("state %q, want 1,2,3,", got)
-	}
 }
 
 func TestRunner_BrokenSinkSlowsNoOther(t *testing.T) {
@@ -401,7 +498,7 @@ func TestRunner_BrokenSinkSlowsNoOther(t *testing.T) {
 	shut.open = func() error { return errDown }
 	closed := b.run("closed", "a", shut)
 	store := &memorysink.Store{}
-	b.run(sinkName, "a", newMemory(t, store))
+	b.run(sinkName, "a", onStore(t, store))
 	for i := range 50 {
 		b.write(upsert(user(i), 1))
 	}
@@ -474,22 +571,23 @@ func TestRunner_ShutdownFinishesAndCommits(t *testing.T) {
 // that the destination lives, and not before.
 func TestRunner_LonePoison(t *testing.T) {
 	t.Parallel()
-	b := newBroker(t)
-	sink := newScripted(t, func(_ context.Context, batch []sinks.Record) error {
-		if slices.ContainsFunc(batch, func(r sinks.Record) bool { return r.ClerkID == "bad" }) {
-			return errDown
+	onEachBroker(t, func(t *testing.T, b *broker) {
+		sink := newScripted(t, func(_ context.Context, batch []sinks.Record) error {
+			if slices.ContainsFunc(batch, func(r sinks.Record) bool { return r.ClerkID == "bad" }) {
+				return errDown
+			}
+			return nil
+		})
+		r := b.run(sinkName, "a", sink)
+		b.write(upsert("bad", 1))
+		eventually(t, "attempted often", func() bool { return sink.callCount() > 3*r.cfg.MaxAttempts })
+		if dead := b.latest(topics.DeadLetters(sinkName)); len(dead) != 0 {
+			t.Fatalf("%d dead letters before anything was applied", len(dead))
 		}
-		return nil
+		b.write(upsert("good", 2))
+		eventually(t, "dead-lettered", func() bool { return len(b.latest(topics.DeadLetters(sinkName))) == 1 })
+		eventually(t, "caught up", func() bool { return r.Status().LagRecords == 0 })
 	})
-	r := b.run(sinkName, "a", sink)
-	b.write(upsert("bad", 1))
-	eventually(t, "attempted often", func() bool { return sink.callCount() > 3*r.cfg.MaxAttempts })
-	if dead := b.latest(topics.DeadLetters(sinkName)); len(dead) != 0 {
-		t.Fatalf("%d dead letters before anything was applied", len(dead))
-	}
-	b.write(upsert("good", 2))
-	eventually(t, "dead-lettered", func() bool { return len(b.latest(topics.DeadLetters(sinkName))) == 1 })
-	eventually(t, "caught up", func() bool { return r.Status().LagRecords == 0 })
 }
 
 // A partition that goes while nothing is being written is noticed each time.
@@ -509,10 +607,12 @@ func TestRunner_IdleRebalances(t *testing.T) {
 func TestRunner_SecondProcessOfTheSameName(t *testing.T) {
 	t.Parallel()
 	b := newBroker(t)
+	b.session = 2 * time.Second // the older one ends after three
 	first := b.run(sinkName, "a", newScripted(t, nil))
 	second := b.run(sinkName, "a", newScripted(t, nil))
 	var ended *running
-	for i := int64(1); ended == nil && i < 200; i++ {
+	deadline := time.Now().Add(patience)
+	for i := int64(1); ended == nil && time.Now().Before(deadline); i++ {
 		var records []*kgo.Record
 		for u := range 12 {
 			records = append(records, upsert(user(u), i))
@@ -549,7 +649,7 @@ func TestConfig_Validate(t *testing.T) {
 		}
 	}
 	var empty Config
-	if err := empty.Validate(); err == nil || len(err.(interface{ Unwrap() []error }).Unwrap()) != 7 {
-		t.Errorf("zero value: %v, want seven problems", err)
+	if err := empty.Validate(); err == nil || len(err.(interface{ Unwrap() []error }).Unwrap()) != 8 {
+		t.Errorf("zero value: %v, want eight problems", err)
 	}
 }

@@ -8,7 +8,15 @@ import (
 // model is what a destination must hold, said without any of the code that
 // does it: of all that was ever applied to a user, in whatever order and
 // however often, the strongest statement decides.
-type model map[string]statement
+type model struct {
+	said   map[string]statement
+	rows   map[string]bool // users who have a row, be it that of one erased
+	erased func(again bool) schemas.Outcome
+}
+
+func (h Harness) newModel() model {
+	return model{map[string]statement{}, map[string]bool{}, h.erased}
+}
 
 type statement struct {
 	final   bool // an erasure that nothing can take back
@@ -47,23 +55,26 @@ func (s statement) beats(o statement) bool {
 // apply takes r in and returns what the sink must say of it.
 func (m model) apply(r sinks.Record) (superseded bool, outcome schemas.Outcome) {
 	said := stateOf(r)
-	held, known := m[r.ClerkID]
+	held, known := m.said[r.ClerkID]
 	live := known && !held.erase
 	wins := !known || said.beats(held)
 	if wins {
-		m[r.ClerkID] = said
+		m.said[r.ClerkID] = said
+		m.rows[r.ClerkID] = m.rows[r.ClerkID] || !said.erase
 	}
 	switch {
 	case !said.erase:
 		return !wins, ""
 	case live && wins:
-		return false, schemas.OutcomeDeleted
+		return false, m.erased(false)
 	case live:
 		return true, ""
+	case m.rows[r.ClerkID]:
+		return false, m.erased(true)
 	default:
-		return false, schemas.OutcomeNotPresent // gone already
+		return false, schemas.OutcomeNotPresent
 	}
 }
 
 // user returns what the destination must show of a user, nil for nothing.
-func (m model) user(id string) *schemas.User { return m[id].user }
+func (m model) user(id string) *schemas.User { return m.said[id].user }

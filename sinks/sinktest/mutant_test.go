@@ -25,6 +25,7 @@ type destination struct {
 	mu      sync.Mutex
 	rows    map[string]map[string]any
 	aliases map[string]*schemas.User
+	kept    map[string]bool // whose row an erasure has left
 	guards  map[string]sinks.Guard
 	archive []string
 	down    bool
@@ -47,13 +48,13 @@ type mutant struct {
 	keys    func(all []string, after string, limit int) []string
 	confirm func(gone bool) bool
 
-	ownGuards, racy, uniqueEmail, alias, silent, deaf, advanceFirst, listsErased             bool
+	ownGuards, racy, uniqueEmail, alias, silent, deaf, advanceFirst, listsErased, keeps      bool
 	closesOnce, closesOpenOnly, opensOnce, swallowsClosed, capabilitiesChange, open, tripped bool
 }
 
 func harnessOf(defect func(*mutant)) Harness {
 	return Harness{New: func(testing.TB) Destination {
-		d := &destination{rows: map[string]map[string]any{}, aliases: map[string]*schemas.User{}, guards: map[string]sinks.Guard{}}
+		d := &destination{rows: map[string]map[string]any{}, aliases: map[string]*schemas.User{}, kept: map[string]bool{}, guards: map[string]sinks.Guard{}}
 		return Destination{
 			Sink:  func(testing.TB) sinks.Sink { return newMutant(d, defect) },
 			Read:  func(_ testing.TB, ids ...string) map[string]Row { return d.read(ids) },
@@ -216,7 +217,8 @@ func (m *mutant) applyOne(r sinks.Record) {
 	m.guards[r.ClerkID] = guard
 	if r.Erase() {
 		_, held := m.d.rows[r.ClerkID]
-		r.Erased(m.outcome(held))
+		m.d.kept[r.ClerkID] = m.keeps && (held || m.d.kept[r.ClerkID])
+		r.Erased(m.outcome(held || m.d.kept[r.ClerkID]))
 		m.erase(m.d, r.ClerkID)
 		return
 	}

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"clerkconnect/schemas"
 	"clerkconnect/sinks"
@@ -234,7 +233,7 @@ var mutants = []struct {
 	}},
 	{"leaves a goroutine behind", func(m *mutant) {
 		m.apply = func(m *mutant, ctx context.Context, batch []sinks.Record) error {
-			go time.Sleep(3 * time.Second)
+			go func() { select {} }()
 			return m.applyAll(ctx, batch)
 		}
 	}},
@@ -268,6 +267,34 @@ var mutants = []struct {
 // TestRun_NoMutant shows that what the mutants are made of is right.
 func TestRun_NoMutant(t *testing.T) {
 	Run(t, harnessOf(func(*mutant) {}))
+}
+
+// keeping is a sink whose erasures leave an anonymous row.
+func keeping(outcome schemas.Outcome) Harness {
+	h := harnessOf(func(m *mutant) {
+		m.keeps = true
+		m.outcome = func(held bool) schemas.Outcome {
+			if held {
+				return outcome
+			}
+			return schemas.OutcomeNotPresent
+		}
+	})
+	h.Erased = schemas.OutcomeAnonymized
+	return h
+}
+
+// TestRun_Keeping shows that the suite can be passed by a sink that keeps rows
+// of the erased, and not if it says something else of them.
+func TestRun_Keeping(t *testing.T) {
+	Run(t, keeping(schemas.OutcomeAnonymized))
+	for _, outcome := range []schemas.Outcome{schemas.OutcomeDeleted, schemas.OutcomeSoftDeleted} {
+		for _, test := range []func(testing.TB, Harness){eraseRemoves, eraseRules, mixedBatch, finalErasureIsForEver, converges} {
+			if len(observe(t, func(t testing.TB) { test(t, keeping(outcome)) })) == 0 {
+				t.Errorf("a sink that says %s passes", outcome)
+			}
+		}
+	}
 }
 
 // TestRun_CatchesMutants shows that the suite fails for each mutant.

@@ -18,6 +18,7 @@ func upsert(id string, v schemas.Version, u *schemas.User) sinks.Record {
 	return sinks.Track(sinks.Record{ClerkID: id, Version: v, Change: &schemas.UserChange{
 		ClerkID: id, Operation: schemas.ChangeUpdate, Epoch: v.Epoch, Version: v.Number,
 		EventID: fmt.Sprintf("msg_%d", v.Number), EventType: "user.updated", Origin: schemas.OriginWebhook, User: *u,
+		ClientIP: new("203.0.113.7"), UserAgent: new("Mozilla/5.0 (X11; Linux x86_64)"),
 	}})
 }
 
@@ -43,11 +44,23 @@ func FullUser(seed int) *schemas.User {
 
 // plainUser returns a user as the default policy keeps it.
 func plainUser(name string) *schemas.User {
-	email, created := name+"@example.com", int64(1700000000123)
+	email, created := address(name), int64(1700000000123)
 	return &schemas.User{
 		FirstName: &name, PrimaryEmailAddress: &email, CreatedAt: &created, UpdatedAt: &created,
 		EmailAddresses: &[]schemas.EmailAddress{{EmailAddress: email}},
 	}
+}
+
+// address returns an e-mail address that any tool takes, the same for names that
+// differ only in characters that none takes.
+func address(name string) string {
+	local := strings.Map(func(c rune) rune {
+		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' {
+			return c
+		}
+		return -1
+	}, strings.ToLower(name))
+	return "u" + local + "@example.com"
 }
 
 func fill(v reflect.Value, seed int) {
@@ -77,6 +90,8 @@ func fill(v reflect.Value, seed int) {
 
 func sample(name string, seed int) string {
 	switch {
+	case name == "primary_email_address" || name == "email_address":
+		return fmt.Sprintf("address-%d@example.com", seed)
 	case !slices.Contains(JSONFields, name):
 		return fmt.Sprintf("%s-%d", name, seed)
 	case name == "scim" || strings.HasSuffix(name, "_metadata"):

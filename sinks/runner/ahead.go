@@ -1,0 +1,95 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"clerkconnect/schemas/compacted"
+	"clerkconnect/sinks"
+)
+
+// A sink with Capabilities.EveryChange is given what happened in the order in
+// which it happened: no erasure takes a change from it, and an erasure that is
+// owed waits for what the partition still has of the user (debt.behind). Such a
+// sink bears a change behind an erasure, as every sink has to.
+
+// waitBehind finds for each erasure that m owes how far the partition must be
+// applied first: up to the user's last record that the group has not committed.
+// That is his tombstone, or what compaction has left of him; nothing, and the
+// erasure waits for nothing. It reads the sink's lag once, where anything is owed.
+func (r *Runner) waitBehind(ctx context.Context, partition int32, m *memory) error {
+	if !r.facts.EveryChange || len(m.debts) == 0 {
+		return nil
+	}
+	topic := r.options.Topics.Users()
+	from, err := r.committed(ctx, topic, partition)
+	if err != nil {
+		return fmt.Errorf("committed offset of %s/%d: %w", topic, partition, err)
+	}
+	return compacted.ReadRange(ctx, r.options.Client, topic, partition, from, math.MaxInt64, func(k *kgo.Record) error {
+		if d, ok := m.debts[string(k.Key)]; ok {
+			d.behind = k.Offset + 1
+		}
+		return nil
+	})
+}
+
+// committed returns the group's next offset, 0 if it has none: then it begins
+// with the start of the log.
+func (r *Runner) committed(ctx context.Context, topic string, partition int32) (int64, error) {
+	client, err := kgo.NewClient(r.options.Client...)
+	if err != nil {
+		return 0, err
+	}
+	defer client.Close()
+	offsets, err := kadm.NewClient(client).FetchOffsets(ctx, r.Group())
+	if err != nil {
+		return 0, err
+	}
+	at, _ := offsets.Lookup(topic, partition)
+	return max(0, at.At), at.Err
+}
+
+// waits reports whether records of the user are to be applied before d. Where a
+// person has paused the sink but for its erasures, they are not read, and d
+// waits for nothing: what was asked for is the erasure. The changes follow it.
+func (p *processor) waits(m *memory, d *debt) bool { return p.mode == modeRun && d.behind > m.next }
+
+// anyWaits reports whether an erasure of m waits for records of its user, which
+// may have been compacted away since m was read.
+func (p *processor) anyWaits(m *memory) bool {
+	for _, d := range m.debts {
+		if p.waits(m, d) {
+			return true
+		}
+	}
+	return false
+}
+
+// reached notes how far the partition is applied.
+func (m *memory) reached(k *kgo.Record) { m.next = max(m.next, k.Offset+1) }
+
+// covers reports whether an erasure, owed or paid, was demanded that the change
+// r does not outlast. It stays as it is, whatever becomes of r: only a sink that
+// wants every change is given r.
+func (m *memory) covers(r sinks.Record) bool {
+	rank, erased := m.erased[r.ClerkID]
+	return r.Change != nil && erased && r.Version.Compare(rank) <= 0
+}
+
+// afterErasure reports whether it is a change of a user whom the sink has
+// erased, and whom no person wants kept: nothing may be kept of him, neither as
+// what the sink remembers nor as a dead letter, since no erasure comes any more
+// that would end it.
+func (p *processor) afterErasure(it *item) bool {
+	m, ok := p.partitions[it.record.Source.Partition]
+	if !ok || !m.covers(it.record) {
+		return false
+	}
+	_, owed := m.debts[it.record.ClerkID]
+	return !owed && m.receipts[it.record.ClerkID].WaivedAt == nil
+}

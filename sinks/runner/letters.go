@@ -1,0 +1,255 @@
+package runner
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"clerkconnect/schemas"
+	"clerkconnect/schemas/compacted"
+	"clerkconnect/schemas/deadletters"
+)
+
+// letters are the dead letters of one partition that nobody has answered. They
+// equal what is committed, as the rest of the memory does.
+//
+// What is asked for is tried again in the course of the batches, before what
+// was read of the user. An old record cannot win: whatever is applied of a
+// user, and every erasure, closes the letters that are not newer in the same
+// transaction, so that what is still open has nothing newer at the destination.
+type letters struct {
+	fold   deadletters.Fold
+	heard  int64     // what people have said before this offset is in here
+	nextAt time.Time // no replay before: letters could not be read
+}
+
+// due returns when a letter is to be tried again, zero for at once; false if
+// none is.
+func (l *letters) due() (time.Time, bool) {
+	_, asked, _ := l.fold.Count()
+	return l.nextAt, asked > 0
+}
+
+// readLetters reads the dead letters of one partition: those of changes, or for
+// the feed those of receipts.
+func (r *Runner) readLetters(ctx context.Context, partition int32, feed bool) (*letters, error) {
+	topics := r.options.Topics
+	l := &letters{fold: deadletters.Fold{Topic: topics.Users()}}
+	if feed {
+		l.fold.Topic = topics.ErasureReceipts()
+	}
+	err := compacted.Read(ctx, r.options.Client, topics.DeadLetters(r.cfg.Name), partition, func(k *kgo.Record) error {
+		l.fold.Add(k)
+		l.heard = k.Offset + 1
+		return nil
+	})
+	return l, err
+}
+
+// readLettersAgain reads the letters again about which people have said
+// something. An error means that ctx has ended.
+func (p *processor) readLettersAgain(ctx context.Context) error {
+	for partition, m := range p.partitions {
+		if !p.words.lettersAfter(partition, m.letters.heard) {
+			continue
+		}
+		last := p.words.lastLetter(partition)
+		for attempt := 1; ; attempt++ {
+			fresh, err := p.readLetters(ctx, partition, p.feed)
+			if err == nil {
+				fresh.heard = max(fresh.heard, last+1)
+				m.letters = fresh
+				break
+			}
+			if attempt == 1 {
+				p.logger.Warn("read dead letters again, will retry", "partition", partition, "err", err)
+			}
+			if err := sleep(ctx, p.backoff(attempt)); err != nil {
+				return err
+			}
+		}
+		_, asked, _ := m.letters.fold.Count()
+		p.logger.Info("dead letters are to be tried again, or are discarded", "partition", partition, "to_try", asked)
+		if p.again != nil {
+			p.notesCommitted(p.again) // the batch begins anew, what is remembered stays
+			p.again = nil
+		}
+		p.countDebts()
+	}
+	return nil
+}
+
+// replaySpan bounds how much of the dead letters is read for one batch, since
+// those asked for may lie far apart.
+const replaySpan = 5000
+
+// lettersRetry is the wait after dead letters could not be read.
+const lettersRetry = 5 * time.Second
+
+// addReplays adds the records that are to be tried again, at most a batch of
+// them and one of each user; what b has something of its user of comes later.
+// An error means that ctx has ended.
+func (p *processor) addReplays(ctx context.Context, b *batch) error {
+	room := p.cfg.BatchRecords
+	for partition, m := range p.partitions {
+		if at, due := m.letters.due(); !due || at.After(time.Now()) || room == 0 {
+			continue
+		}
+		chosen := m.letters.choose(b.users, room)
+		if len(chosen) == 0 {
+			continue
+		}
+		records, err := p.loadLetters(ctx, partition, chosen)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil { // it holds up nothing else
+			p.logger.Warn("read dead letters to try again, will retry", "partition", partition, "err", err)
+			m.letters.nextAt = time.Now().Add(lettersRetry)
+			continue
+		}
+		for _, letter := range chosen {
+			k := records[letter.Offset]
+			if k == nil {
+				m.letters.fold.Drop(letter.Offset) // retention was first
+				continue
+			}
+			it, err := p.decodeLetter(ctx, k, letter)
+			if err != nil {
+				return err
+			}
+			b.items = append(b.items, it)
+			b.users[letter.ClerkID] = true
+			room--
+		}
+	}
+	return nil
+}
+
+// choose returns what is to be tried now: the oldest letter of each user, of
+// those that lie near each other.
+func (l *letters) choose(busy map[string]bool, most int) (chosen []*deadletters.Letter) {
+	seen := map[string]bool{}
+	for _, letter := range l.fold.Asked() {
+		if len(chosen) == most || len(chosen) > 0 && letter.Offset >= chosen[0].Offset+replaySpan {
+			break
+		}
+		if !busy[letter.ClerkID] && !seen[letter.ClerkID] {
+			seen[letter.ClerkID] = true
+			chosen = append(chosen, letter)
+		}
+	}
+	return chosen
+}
+
+func (p *processor) loadLetters(ctx context.Context, partition int32, chosen []*deadletters.Letter) (map[int64]*kgo.Record, error) {
+	wanted := map[int64]bool{}
+	for _, letter := range chosen {
+		wanted[letter.Offset] = true
+	}
+	records := map[int64]*kgo.Record{}
+	topic := p.options.Topics.DeadLetters(p.cfg.Name)
+	from, to := chosen[0].Offset, chosen[len(chosen)-1].Offset+1
+	err := compacted.ReadRange(ctx, p.options.Client, topic, partition, from, to, func(k *kgo.Record) error {
+		if wanted[k.Offset] {
+			records[k.Offset] = k
+		}
+		return nil
+	})
+	return records, err
+}
+
+// decodeLetter makes of a letter the record that it was. A letter is never a
+// demand to erase.
+func (p *processor) decodeLetter(ctx context.Context, k *kgo.Record, letter *deadletters.Letter) (*item, error) {
+	raw := &kgo.Record{
+		Topic: letter.Origin.Topic, Partition: k.Partition, Offset: letter.Origin.Offset, Timestamp: k.Timestamp,
+		Key: k.Key, Value: k.Value, Headers: deadletters.Original(k.Headers),
+	}
+	decode := p.decode
+	if p.feed {
+		decode = p.decodeReceipt
+	}
+	var it *item
+	if k.Value != nil {
+		var err error
+		if it, err = decode(ctx, raw); err != nil {
+			return nil, err
+		}
+	}
+	if it == nil {
+		it = newItem(raw, letter.ClerkID)
+		it.invalid(errUndecodable)
+	}
+	it.letter, it.occurred = letter, 0 // no measure of the delivery's time
+	return it, nil
+}
+
+// answers are what a batch says of letters: of those that were tried again, and
+// of those that something newer has overtaken.
+func (p *processor) answers(b *batch) (out []*kgo.Record) {
+	topic := p.options.Topics.DeadLetters(p.cfg.Name)
+	erased := map[string]schemas.Version{}
+	settled := map[*deadletters.Letter]bool{}
+	for _, it := range b.items {
+		settled[it.letter] = true
+		if it.record.Erase() && it.fate != superseded && it.fate != dead {
+			erased[it.record.ClerkID] = it.record.Rank()
+		}
+	}
+	for _, it := range b.items {
+		m := p.partitions[it.record.Source.Partition]
+		if it.letter != nil && it.fate != dead { // a letter that takes its place is its answer
+			answer := deadletters.AnswerApplied
+			if it.fate != applied {
+				answer = deadletters.AnswerSuperseded
+				for _, barriers := range []map[string]schemas.Version{erased, m.erased} {
+					if barrier, ok := barriers[it.record.ClerkID]; ok && it.record.Version.Compare(barrier) <= 0 {
+						answer = deadletters.AnswerErased
+					}
+				}
+			}
+			out = append(out, it.letter.Close(topic, answer, "", ""))
+		}
+		if p.feed {
+			continue
+		}
+		for _, letter := range m.letters.fold.Of(it.record.ClerkID) {
+			if answer := p.overtakes(it, letter); answer != "" && !settled[letter] {
+				settled[letter] = true
+				out = append(out, letter.Close(topic, answer, "", ""))
+			}
+		}
+	}
+	return out
+}
+
+// overtakes returns how an item closes an older letter of its user, "" if it
+// does not. Where every change counts, only an erasure and the same change do.
+func (p *processor) overtakes(it *item, letter *deadletters.Letter) deadletters.Answer {
+	if it.record.Erase() {
+		if it.fate != superseded && it.fate != dead && letter.Version.Compare(it.record.Rank()) <= 0 {
+			return deadletters.AnswerErased
+		}
+		return ""
+	}
+	known := it.record.Version != schemas.Version{}
+	reached := it.fate == applied || it.fate == dead || it.fate == superseded && it.result.Superseded
+	order := it.record.Version.Compare(letter.Version)
+	if known && reached && (order == 0 || order > 0 && !p.facts.EveryChange) {
+		return deadletters.AnswerSuperseded
+	}
+	return ""
+}
+
+// takeOverLetters takes over what a committed batch has written.
+func (p *processor) takeOverLetters(written []*kgo.Record) {
+	slices.SortFunc(written, func(a, b *kgo.Record) int { return int(a.Offset - b.Offset) })
+	for _, k := range written {
+		if m, ok := p.partitions[k.Partition]; ok {
+			m.letters.fold.Add(k)
+		}
+	}
+}
