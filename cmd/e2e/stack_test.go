@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -35,7 +36,7 @@ import (
 	"clerkconnect/connector/clerksim"
 	"clerkconnect/schemas"
 	"clerkconnect/schemas/compacted"
-	"clerkconnect/sinks/usertable"
+	"clerkconnect/sinks/mapping"
 )
 
 // binary is the program under test, built once.
@@ -58,6 +59,12 @@ func TestMain(m *testing.M) {
 }
 
 const partitions = 4
+
+// patience bounds every wait for something that is to happen, also on a machine
+// that does much else; whatever happens ends the wait at once. Who comes after
+// processes that were killed waits for sessions and rebalances of 10 s each, of
+// which several may follow each other.
+const patience = 3 * time.Minute
 
 // stack is a deployment: a broker, a simulated Clerk, and the databases.
 type stack struct {
@@ -218,9 +225,15 @@ func (b *lockedBuffer) String() string {
 	return b.text.String()
 }
 
+// freeAddress returns where a process can listen. Between now and then, and
+// while it is killed and started again, others ask for free ports of 127.0.0.1,
+// so it is a loopback address that nobody else uses, where the system has them.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+mathrand.IntN(254), mathrand.IntN(256), 1+mathrand.IntN(254)))
+	if err != nil { // not Linux
+		listener, err = net.Listen("tcp", "127.0.0.1:0")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,14 +310,14 @@ func (p *process) signal(signal syscall.Signal) {
 // kill ends the process at once, as a power cut would.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
-	p.wait(10 * time.Second)
+	p.wait(patience)
 }
 
 // stop ends it in order, and fails if it does not, or says that it failed.
 func (p *process) stop() {
 	p.t.Helper()
 	p.signal(syscall.SIGTERM)
-	if err := p.wait(60 * time.Second); err != nil {
+	if err := p.wait(patience); err != nil {
 		p.t.Errorf("process ended with %v:\n%s", err, tail(p.log.String()))
 	}
 }
@@ -391,7 +404,7 @@ func text(s *string) string {
 func rowOf(user *schemas.User) row {
 	r := row{ExternalID: text(user.ExternalID), Username: text(user.Username), FirstName: text(user.FirstName), LastName: text(user.LastName), Email: text(user.PrimaryEmailAddress)}
 	r.Banned = user.Banned != nil && *user.Banned
-	for _, column := range usertable.Columns() {
+	for _, column := range mapping.Fields() {
 		if column.Name == "public_metadata" {
 			r.PublicMetadata = parse(column.Value(user))
 		}

@@ -8,9 +8,9 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"clerkconnect/sinks"
+	"clerkconnect/sinks/mapping"
 	"clerkconnect/sinks/mongodb"
 	"clerkconnect/sinks/sinktest"
-	"clerkconnect/sinks/usertable"
 )
 
 // BenchmarkApply measures how many users a second one connection writes, of
@@ -35,7 +35,7 @@ func (s server) insertPlainly(b *testing.B, batch []sinks.Record) time.Duration 
 	documents := make([]any, len(batch))
 	for i, r := range batch {
 		document := bson.D{{Key: "clerkId", Value: r.ClerkID}}
-		for _, c := range usertable.Columns() {
+		for _, c := range mapping.Fields() {
 			document = append(document, bson.E{Key: mongodb.Paths[c.Name], Value: c.Value(&r.Change.User)})
 		}
 		documents[i] = document

@@ -4,22 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
-	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
-
-	"clerkconnect/schemas"
-	"clerkconnect/sinks/usertable"
 )
 
-// keyPath is the path of the Clerk ID.
-const keyPath = "clerkId"
-
-// paths says where in the document each column of usertable goes.
+// paths says where each field goes unless FIELDS says otherwise.
 var paths = map[string]string{
 	"external_id":                     "externalId",
 	"username":                        "username",
@@ -71,29 +63,6 @@ var paths = map[string]string{
 // milliseconds: their keys become camel case and their times dates. All other
 // JSON is Clerk's or the application's and keeps its keys.
 var lists = map[string]bool{"email_addresses": true, "phone_numbers": true, "web3_wallets": true, "passkeys": true}
-
-// content returns what of u is set, by path, and what is not there and hence
-// unset. Its errors quote nothing.
-func content(columns []usertable.Column, u *schemas.User) (set, unset bson.D, err error) {
-	for _, c := range columns {
-		path, value := paths[c.Name], c.Value(u)
-		switch v := value.(type) {
-		case nil:
-			unset = append(unset, bson.E{Key: path, Value: ""})
-			continue
-		case time.Time:
-			value = bson.NewDateTimeFromTime(v)
-		case string:
-			if c.Kind == usertable.JSON {
-				if value, err = fromJSON(v, lists[c.Name]); err != nil {
-					return nil, nil, fmt.Errorf("%s: %w", path, err)
-				}
-			}
-		}
-		set = append(set, bson.E{Key: path, Value: value})
-	}
-	return set, unset, nil
-}
 
 // errJSON hides the decoder's error, which quotes the text.
 var errJSON = errors.New("the text is no JSON")

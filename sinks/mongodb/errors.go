@@ -58,16 +58,12 @@ func classify(operation string, records int, err error) error {
 // byWriteError marks the refusal of one write.
 func byWriteError(operation string, records int, refused mongo.BulkWriteError) error {
 	cause := fmt.Errorf("%s: code %d", operation, refused.Code)
-	if ourKey(refused) {
-		// Another has inserted the same id since we looked.
-		return sinks.RetryAfter(sinks.ReasonConflict, 0, cause)
-	}
 	return byCode(refused.Code, records, cause)
 }
 
 // ourKey reports whether a write ran into the index on the Clerk ID of either
 // collection.
-func ourKey(refused mongo.BulkWriteError) bool {
+func ourKey(refused mongo.BulkWriteError, key string) bool {
 	if refused.Code != codeDuplicateKey {
 		return false
 	}
@@ -76,7 +72,7 @@ func ourKey(refused mongo.BulkWriteError) bool {
 		return false
 	}
 	keys, err := pattern.Elements()
-	return err == nil && len(keys) == 1 && (keys[0].Key() == keyPath || keys[0].Key() == "_id")
+	return err == nil && len(keys) == 1 && (keys[0].Key() == key || keys[0].Key() == "_id")
 }
 
 // byCode knows the codes of
@@ -92,7 +88,7 @@ func byCode(code, records int, cause error) error {
 		if records > 1 {
 			return sinks.Permanent(sinks.ReasonConflict, cause)
 		}
-		return sinks.RetryAfter(sinks.ReasonConflict, 0, cause)
+		return sinks.HeldBy("", cause)
 	case 24, 112, 225, 246, 251: // LockTimeout, WriteConflict, TransactionTooOld, SnapshotUnavailable, NoSuchTransaction
 		return sinks.RetryAfter(sinks.ReasonConflict, 0, cause)
 	case 50, 89, 202, 262: // MaxTimeMSExpired, NetworkTimeout, NetworkInterfaceExceededTimeLimit, ExceededTimeLimit

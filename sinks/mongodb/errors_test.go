@@ -45,8 +45,6 @@ func TestClassify(t *testing.T) {
 		"no transactions":          {command(20), 0, sinks.ClassFatal, sinks.ReasonMisconfigured},
 		"a validator":              {refused(121, "x"), 5, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
 		"too large":                {refused(17420, "x"), 5, sinks.ClassPermanent, sinks.ReasonTooLarge},
-		"a race for a Clerk ID":    {refused(11000, "clerkId"), 5, sinks.ClassRetry, sinks.ReasonConflict},
-		"a race for a guard":       {refused(11000, "_id"), 5, sinks.ClassRetry, sinks.ReasonConflict},
 		"an e-mail, one of many":   {refused(11000, "email"), 5, sinks.ClassPermanent, sinks.ReasonConflict},
 		"an e-mail, alone":         {refused(11000, "email"), 1, sinks.ClassRetry, sinks.ReasonConflict},
 		"a write concern":          {mongo.BulkWriteException{WriteConcernError: &mongo.WriteConcernError{Code: 64, Message: secret}}, 5, sinks.ClassRetry, sinks.ReasonUnavailable},
@@ -60,6 +58,19 @@ func TestClassify(t *testing.T) {
 		}
 		if strings.Contains(err.Error(), secret) {
 			t.Errorf("%s: the error quotes the message", name)
+		}
+	}
+}
+
+func TestOurKey(t *testing.T) {
+	t.Parallel()
+	for path, ours := range map[string]bool{"auth.clerkId": true, "_id": true, "email": false} {
+		raw, err := bson.Marshal(bson.D{{Key: "keyPattern", Value: bson.D{{Key: path, Value: 1}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ourKey(mongo.BulkWriteError{WriteError: mongo.WriteError{Code: codeDuplicateKey, Raw: raw}}, "auth.clerkId"); got != ours {
+			t.Errorf("a duplicate of %s: ours is %v, want %v", path, got, ours)
 		}
 	}
 }

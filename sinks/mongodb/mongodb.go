@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,9 +21,10 @@ import (
 )
 
 var (
-	_ sinks.Sink      = (*Sink)(nil)
-	_ sinks.Lister    = (*Sink)(nil)
-	_ sinks.Confirmer = (*Sink)(nil)
+	_ sinks.Sink        = (*Sink)(nil)
+	_ sinks.Lister      = (*Sink)(nil)
+	_ sinks.Confirmer   = (*Sink)(nil)
+	_ sinks.Initializer = (*Sink)(nil)
 )
 
 // maxBatch keeps transactions short, as MongoDB wants them: a larger batch
@@ -34,8 +37,8 @@ const tidyTimeout = 5 * time.Second
 
 // Sink writes users to a collection of MongoDB. Safe for concurrent use.
 type Sink struct {
-	cfg     Config
-	columns []usertable.Column
+	cfg  Config
+	plan plan
 	// between, for tests, is called after the guards have advanced and before
 	// the users are written.
 	between func()
@@ -49,6 +52,8 @@ type database struct {
 	client          *mongo.Client
 	users, versions *mongo.Collection
 	transactions    bool
+	plan            plan
+	projection      bson.D // what matters of a user before it is written
 }
 
 // New returns a sink for cfg, or what is wrong with cfg. It does no I/O. A
@@ -58,7 +63,8 @@ func New(cfg Config) (*Sink, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Sink{cfg: cfg, columns: usertable.Columns(), between: func() {}}, nil
+	plan, err := newPlan(cfg)
+	return &Sink{cfg: cfg, plan: plan, between: func() {}}, err
 }
 
 // Capabilities implements [sinks.Sink].
@@ -75,6 +81,18 @@ func (s *Sink) Open(ctx context.Context) error {
 	if s.db != nil {
 		return nil
 	}
+	db, err := s.connect()
+	if err != nil {
+		return err
+	}
+	if err := db.ready(ctx, s.cfg); err != nil {
+		return errors.Join(err, db.close())
+	}
+	s.db = db
+	return nil
+}
+
+func (s *Sink) connect() (*database, error) {
 	// The offset is committed after the batch, so the batch must be durable
 	// before and be read where it was written, whatever the URI says.
 	durable := true
@@ -83,22 +101,34 @@ func (s *Sink) Open(ctx context.Context) error {
 		SetReadConcern(readconcern.Majority()).SetReadPreference(readpref.Primary())
 	client, err := mongo.Connect(cfg)
 	if err != nil {
-		return sinks.Fatal(sinks.ReasonMisconfigured, errors.New("URI is no connection string"))
+		return nil, sinks.Fatal(sinks.ReasonMisconfigured, errors.New("URI is no connection string"))
 	}
-	in := client.Database(s.cfg.Database)
-	db := &database{
-		client:   client,
-		users:    in.Collection(s.cfg.Collection),
-		versions: in.Collection(usertable.VersionsTable(s.cfg.Collection)),
-	}
-	if err := db.prepare(ctx, s.cfg); err != nil {
-		return errors.Join(err, db.close())
-	}
-	s.db = db
-	return nil
+	in, p := client.Database(s.cfg.Database), s.plan
+	p.fields, p.inserts = slices.Clone(p.fields), slices.Clone(p.inserts)
+	return &database{
+		client: client, users: in.Collection(s.cfg.Collection), versions: in.Collection(usertable.VersionsTable(s.cfg.Collection)),
+		plan: p, projection: p.projection(),
+	}, nil
 }
 
-func (d *database) prepare(ctx context.Context, cfg Config) error {
+// projection is what matters of a user before it is written.
+func (p plan) projection() bson.D {
+	paths := []string{"_id", p.key, rankPath}
+	if p.deletedAt != "" {
+		paths = append(paths, p.deletedAt)
+	}
+	for _, r := range p.references {
+		paths = append(paths, r.refers)
+	}
+	slices.Sort(paths)
+	var projection bson.D
+	for _, path := range slices.Compact(paths) {
+		projection = append(projection, bson.E{Key: path, Value: 1})
+	}
+	return projection
+}
+
+func (d *database) ready(ctx context.Context, cfg Config) error {
 	var hello struct {
 		SetName string `bson:"setName"`
 		Message string `bson:"msg"`
@@ -107,7 +137,14 @@ func (d *database) prepare(ctx context.Context, cfg Config) error {
 		return classify("say hello", 0, err)
 	}
 	d.transactions = cfg.Transactions && (hello.SetName != "" || hello.Message == "isdbgrid")
-	if err := d.index(ctx, cfg.CreateIndexes); err != nil {
+	indexes, err := d.indexes(ctx)
+	if err != nil {
+		return classify("list indexes", 0, err)
+	}
+	if err := d.index(ctx, indexes, cfg.CreateIndexes); err != nil {
+		return err
+	}
+	if err := d.require(ctx, indexes); err != nil {
 		return err
 	}
 	rehearse := d.rehearse
@@ -122,18 +159,24 @@ func (d *database) prepare(ctx context.Context, cfg Config) error {
 
 // rehearse runs Apply's commands on no document.
 func (d *database) rehearse(ctx context.Context) error {
-	if _, err := d.guards(ctx, nil); err != nil {
+	if _, err := d.guards(ctx, bson.A{}); err != nil {
 		return err
 	}
 	nobody := in("_id", bson.A{})
 	if _, err := d.versions.ReplaceOne(ctx, nobody, guard{}); err != nil {
 		return err
 	}
-	if _, err := d.ids(ctx, nobody, options.Find()); err != nil {
+	if err := d.find(ctx, []*write{{}}); err != nil {
 		return err
 	}
+	for _, r := range d.plan.references {
+		err := d.users.Database().Collection(r.collection).FindOne(ctx, nobody).Err()
+		if err != nil && !errors.Is(err, mongo.ErrNoDocuments) {
+			return err
+		}
+	}
 	_, err := d.users.BulkWrite(ctx, []mongo.WriteModel{
-		mongo.NewUpdateOneModel().SetFilter(nobody).SetUpdate(bson.D{{Key: "$unset", Value: bson.D{{Key: keyPath, Value: ""}}}}),
+		mongo.NewUpdateOneModel().SetFilter(nobody).SetUpdate(bson.D{{Key: "$unset", Value: bson.D{{Key: rankPath, Value: ""}}}}),
 		mongo.NewDeleteOneModel().SetFilter(nobody),
 	})
 	return err
@@ -142,31 +185,73 @@ func (d *database) rehearse(ctx context.Context) error {
 // index makes sure of the unique index on the Clerk ID. Without it two
 // processes could each insert the same user. It is sparse, for documents of
 // the application's that have no Clerk ID yet.
-func (d *database) index(ctx context.Context, create bool) error {
-	indexes, err := d.users.Indexes().ListSpecifications(ctx)
-	var command mongo.CommandError
-	if err != nil && !(errors.As(err, &command) && command.Code == codeNamespaceNotFound) {
-		return classify("list indexes", 0, err)
-	}
-	for _, index := range indexes {
-		keys, err := index.KeysDocument.Elements()
-		if err == nil && len(keys) == 1 && keys[0].Key() == keyPath && index.Unique != nil && *index.Unique {
-			return nil
-		}
+func (d *database) index(ctx context.Context, indexes []index, create bool) error {
+	key := d.plan.key
+	if key == "_id" || slices.ContainsFunc(indexes, func(i index) bool { return i.Unique && i.on(key) }) {
+		return nil
 	}
 	if !create {
-		return sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("collection %s has no unique index on %s", d.users.Name(), keyPath))
+		return sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("collection %s has no unique index on %s: create it, by sink init for one, or set CREATE_INDEXES=true", d.users.Name(), key))
 	}
-	_, err = d.users.Indexes().CreateOne(ctx, mongo.IndexModel{
-		Keys: bson.D{{Key: keyPath, Value: 1}}, Options: options.Index().SetUnique(true).SetSparse(true),
+	_, err := d.users.Indexes().CreateOne(ctx, mongo.IndexModel{
+		Keys: bson.D{{Key: key, Value: 1}}, Options: options.Index().SetUnique(true).SetSparse(true),
 	})
 	if mongo.IsDuplicateKeyError(err) {
-		return sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("collection %s holds documents that share a %s: merge them", d.users.Name(), keyPath))
+		return sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("collection %s holds documents that share a %s: merge them", d.users.Name(), key))
 	}
 	if err != nil {
 		return classify("create the index", 0, err)
 	}
 	return nil
+}
+
+// require notes which paths must be there: those that the schema requires, and
+// those of a unique index that counts what is not there as a value, null, which
+// only one document may have.
+func (d *database) require(ctx context.Context, indexes []index) error {
+	schema, err := d.schema(ctx)
+	if err != nil {
+		return err
+	}
+	for _, list := range [][]field{d.plan.fields, d.plan.inserts} {
+		for i := range list {
+			path := list[i].Name
+			list[i].Required = required(schema, path) || slices.ContainsFunc(indexes, func(i index) bool {
+				return i.Unique && !i.Sparse && len(i.Partial) == 0 && i.on(path)
+			})
+		}
+	}
+	return nil
+}
+
+// schema returns the $jsonSchema of the users collection, nil if there is none
+// or the right to see it is missing: the server then refuses what does not fit.
+func (d *database) schema(ctx context.Context) (bson.Raw, error) {
+	list, err := d.users.Database().ListCollections(ctx, bson.D{{Key: "name", Value: d.users.Name()}})
+	if err == nil {
+		var found []bson.Raw
+		if err = list.All(ctx, &found); err == nil && len(found) > 0 {
+			schema, _ := found[0].Lookup("options", "validator", "$jsonSchema").DocumentOK()
+			return schema, nil
+		}
+	}
+	if marked := sinks.Classify(classify("look at the schema", 0, err)); err != nil && marked.Reason != sinks.ReasonUnauthorized {
+		return nil, &marked
+	}
+	return nil, nil
+}
+
+// required reports whether a JSON schema wants each part of path to be there.
+func required(schema bson.Raw, path string) bool {
+	for _, key := range strings.Split(path, ".") {
+		names, _ := schema.Lookup("required").ArrayOK()
+		values, _ := names.Values()
+		if !slices.ContainsFunc(values, func(v bson.RawValue) bool { name, _ := v.StringValueOK(); return name == key }) {
+			return false
+		}
+		schema, _ = schema.Lookup("properties", key).DocumentOK()
+	}
+	return true
 }
 
 // Close implements [sinks.Sink].
@@ -200,44 +285,45 @@ func (s *Sink) opened() (*database, error) {
 	return s.db, nil
 }
 
-// Keys implements [sinks.Lister].
+// Keys implements [sinks.Lister]. Users whose document an erasure has left are
+// not listed.
 func (s *Sink) Keys(ctx context.Context, after string, limit int) ([]string, error) {
-	return s.list(ctx, "list keys", bson.D{{Key: keyPath, Value: bson.D{{Key: "$gt", Value: after}}}}, limit)
-}
-
-// Confirm implements [sinks.Confirmer].
-func (s *Sink) Confirm(ctx context.Context, clerkID string, _ []byte) (bool, error) {
-	left, err := s.list(ctx, "confirm an erasure", bson.D{{Key: keyPath, Value: clerkID}}, 1)
-	return err == nil && len(left) == 0, err
-}
-
-func (s *Sink) list(ctx context.Context, operation string, filter bson.D, limit int) ([]string, error) {
 	db, err := s.opened()
 	if err != nil {
 		return nil, err
 	}
-	ids, err := db.ids(ctx, filter, options.Find().SetSort(bson.D{{Key: keyPath, Value: 1}}).SetLimit(int64(limit)))
+	key := db.plan.key
+	filter := bson.D{{Key: key, Value: bson.D{{Key: "$gt", Value: after}}}}
+	if db.plan.deletedAt != "" {
+		filter = append(filter, bson.E{Key: db.plan.deletedAt, Value: nil})
+	}
+	found, err := db.users.Find(ctx, filter, options.Find().SetSort(bson.D{{Key: key, Value: 1}}).SetLimit(int64(limit)).SetProjection(bson.D{{Key: key, Value: 1}}))
+	var users []bson.Raw
+	if err == nil {
+		err = found.All(ctx, &users)
+	}
 	if err != nil {
-		return nil, classify(operation, 0, err)
+		return nil, classify("list keys", 0, err)
+	}
+	ids := make([]string, len(users))
+	for i, user := range users {
+		ids[i], _ = lookup(user, key).StringValueOK()
 	}
 	return ids, nil
 }
 
-// ids returns the Clerk IDs of the users that match.
-func (d *database) ids(ctx context.Context, filter bson.D, opts *options.FindOptionsBuilder) ([]string, error) {
-	found, err := d.users.Find(ctx, filter, opts.SetProjection(bson.D{{Key: "_id", Value: 0}, {Key: keyPath, Value: 1}}))
+// Confirm implements [sinks.Confirmer].
+func (s *Sink) Confirm(ctx context.Context, clerkID string, _ []byte) (bool, error) {
+	db, err := s.opened()
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	var users []struct {
-		ClerkID string `bson:"clerkId"`
+	user, err := db.users.FindOne(ctx, bson.D{{Key: db.plan.key, Value: clerkID}}).Raw()
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return true, nil
 	}
-	if err := found.All(ctx, &users); err != nil {
-		return nil, err
+	if err != nil {
+		return false, classify("confirm an erasure", 0, err)
 	}
-	ids := make([]string, len(users))
-	for i, u := range users {
-		ids[i] = u.ClerkID
-	}
-	return ids, nil
+	return db.erased(clerkID, user), nil
 }

@@ -19,9 +19,9 @@ import (
 
 	"clerkconnect/schemas"
 	"clerkconnect/sinks"
+	"clerkconnect/sinks/mapping"
 	"clerkconnect/sinks/mongodb"
 	"clerkconnect/sinks/sinktest"
-	"clerkconnect/sinks/usertable"
 )
 
 func TestSink(t *testing.T) {
@@ -145,7 +145,7 @@ func (s server) read(t testing.TB, ids ...string) map[string]sinktest.Row {
 			t.Errorf("user %s has two documents", id)
 		}
 		row := sinktest.Row{}
-		for _, c := range usertable.Columns() {
+		for _, c := range mapping.Fields() {
 			value := at(document, mongodb.Paths[c.Name])
 			switch v := value.(type) {
 			case nil:
@@ -153,7 +153,7 @@ func (s server) read(t testing.TB, ids ...string) map[string]sinktest.Row {
 			case bson.DateTime:
 				value = int64(v)
 			}
-			if c.Kind == usertable.JSON {
+			if c.Kind == mapping.JSON {
 				value = toJSON(value, mongodb.Lists[c.Name])
 			}
 			row[field(c)] = value
@@ -225,7 +225,7 @@ func snakeCase(key string) string {
 }
 
 // field is the name in user.avsc of what a column holds.
-func field(c usertable.Column) string {
+func field(c mapping.Field) string {
 	if c.Name == "email" {
 		return "primary_email_address"
 	}

@@ -12,15 +12,15 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"clerkconnect/sinks"
+	"clerkconnect/sinks/mapping"
 	"clerkconnect/sinks/mongodb"
 	"clerkconnect/sinks/sinktest"
-	"clerkconnect/sinks/usertable"
 )
 
 func TestPaths(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{"clerkId": true, "clerkConnect": true}
-	for _, c := range usertable.Columns() {
+	for _, c := range mapping.Fields() {
 		path := mongodb.Paths[c.Name]
 		if path == "" || seen[path] {
 			t.Errorf("column %s: path %q is missing or taken", c.Name, path)
@@ -183,14 +183,14 @@ func TestOpen_NobodyListens(t *testing.T) {
 	}
 }
 
-func index(t *testing.T, c *mongo.Collection, path string) {
+func index(t testing.TB, c *mongo.Collection, path string) {
 	t.Helper()
 	if _, err := c.Indexes().CreateOne(t.Context(), mongo.IndexModel{Keys: bson.D{{Key: path, Value: 1}}, Options: options.Index().SetUnique(true)}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func insert(t *testing.T, c *mongo.Collection, documents ...any) {
+func insert(t testing.TB, c *mongo.Collection, documents ...any) {
 	t.Helper()
 	if _, err := c.InsertMany(t.Context(), documents); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -16,7 +18,7 @@ import (
 	"clerkconnect/sinks"
 )
 
-// maxDocument is how large the update of one document may be, in bytes:
+// maxDocument is how large what we write of one document may be, in bytes:
 // MongoDB's limit of a document (16 MiB), less room for what stands around it.
 const maxDocument = 16<<20 - 16<<10
 
@@ -26,9 +28,6 @@ type guard struct {
 	Epoch   int32  `bson:"epoch"`
 	Version int64  `bson:"version"`
 	Deleted bool   `bson:"deleted"`
-	// Pending: this change may not have reached the user yet. Only where there
-	// are no transactions.
-	Pending bool `bson:"pending,omitempty"`
 }
 
 func (g guard) rule() sinks.Guard {
@@ -44,12 +43,33 @@ func (g guard) filter() bson.D {
 type write struct {
 	index  int // in the batch
 	record sinks.Record
-	update bson.Raw // of a change
 
-	held    guard       // as it was read; its zero value: none
-	next    sinks.Guard // as it shall be
-	moved   bool        // the user is to be written
-	present bool        // of an erasure: the user was there
+	held  guard       // as it was read; its zero value: none
+	next  sinks.Guard // as it shall be
+	moved bool        // the user is to be written
+	user  bson.Raw    // what was read of the user's document, nil: not there
+
+	values  bson.D // of a change, by path
+	inserts bson.D // besides, if the user is inserted
+	model   mongo.WriteModel
+	waits   error // another user holds what this one needs: its guard stays
+	outcome schemas.Outcome
+	reason  string
+}
+
+func (w *write) erase() bool { return w.record.Erase() }
+
+// known reports whether the user's document is there, as far as the guard can
+// tell: only the application itself could have taken it away.
+func (w *write) known() bool { return w.held.ID != "" && !w.held.Deleted }
+
+// idsOf returns the Clerk IDs of writes.
+func idsOf(writes []*write) bson.A {
+	ids := make(bson.A, len(writes))
+	for i, w := range writes {
+		ids[i] = w.record.ClerkID
+	}
+	return ids
 }
 
 // Apply implements [sinks.Sink].
@@ -58,110 +78,128 @@ func (s *Sink) Apply(ctx context.Context, batch []sinks.Record) error {
 	if err != nil {
 		return err
 	}
-	var failed sinks.BatchError
-	writes := s.arrange(db, batch, &failed)
+	apply := s.applyChecked
 	if db.transactions {
-		err = db.transact(ctx, func(ctx context.Context) error { return db.applyAtOnce(ctx, writes) })
-	} else {
-		err = s.applyChecked(ctx, db, writes, &failed)
+		apply = s.applyAtOnce
 	}
+	var failed sinks.BatchError
+	writes, err := apply(ctx, db, batch, &failed)
 	if err != nil {
-		return classify(fmt.Sprintf("write %d records", len(writes)), len(writes), err)
+		return classify(fmt.Sprintf("write %d records", len(batch)), len(batch), err)
 	}
 	for _, w := range writes {
 		switch {
 		case failed.Failed(w.index) != nil:
 		case !w.moved:
 			w.record.Superseded()
-		case w.record.Erase() && w.present:
-			w.record.Erased(schemas.OutcomeDeleted)
-		case w.record.Erase():
-			w.record.Erased(schemas.OutcomeNotPresent)
+		case w.reason != "":
+			w.record.ErasedBecause(w.outcome, w.reason)
+		case w.erase():
+			w.record.Erased(w.outcome)
 		}
 	}
 	return failed.Err()
 }
 
-// arrange prepares a batch: sorted by id, so that of two transactions that
-// share some the first one passes and not both are refused. Records that can
-// never be written are failed and left out.
-func (s *Sink) arrange(db *database, batch []sinks.Record, failed *sinks.BatchError) []*write {
-	writes := make([]*write, 0, len(batch))
+// arrange sorts a batch by id, so that of two transactions that share some the
+// first one passes and not both are refused.
+func arrange(batch []sinks.Record) []*write {
+	writes := make([]*write, len(batch))
 	for i, r := range batch {
-		w := &write{index: i, record: r}
-		if !r.Erase() {
-			var err error
-			if w.update, err = s.update(db, r); err != nil {
-				failed.Fail(i, err)
-				continue
-			}
-		}
-		writes = append(writes, w)
+		writes[i] = &write{index: i, record: r}
 	}
 	slices.SortFunc(writes, func(a, b *write) int { return cmp.Compare(a.record.ClerkID, b.record.ClerkID) })
 	return writes
 }
 
-// update returns the update of a change.
-func (s *Sink) update(db *database, r sinks.Record) (bson.Raw, error) {
-	set, unset, err := content(s.columns, &r.Change.User)
-	if err != nil {
-		return nil, sinks.Permanent(sinks.ReasonInvalidRecord, err)
+// applyAtOnce writes a batch in a transaction, once: the runner repeats it. If
+// a unique key of the application's refuses it, a second one settles who may
+// have the key first.
+func (s *Sink) applyAtOnce(ctx context.Context, db *database, batch []sinks.Record, failed *sinks.BatchError) (writes []*write, err error) {
+	for _, settle := range []bool{false, true} {
+		*failed = sinks.BatchError{}
+		writes = arrange(batch)
+		err = db.transact(ctx, func(ctx context.Context) error {
+			moved, err := db.prepare(ctx, writes, failed)
+			if err == nil {
+				err = db.decide(ctx, moved)
+			}
+			if err == nil && settle {
+				err = db.settle(ctx, moved, failed)
+			}
+			if err != nil {
+				return err
+			}
+			// MongoDB refuses the advance of a guard that another has moved
+			// since it was read.
+			if err := db.advance(ctx, sift(moved, func(w *write) bool { return w.waits == nil })); err != nil {
+				return err
+			}
+			return db.write(ctx, moved)
+		})
+		if !taken(err) {
+			break
+		}
 	}
-	if !db.transactions {
-		set = append(set, bson.E{Key: rankPath, Value: rank(r.Version)})
-	}
-	var update bson.D
-	if len(set) > 0 {
-		update = append(update, bson.E{Key: "$set", Value: set})
-	}
-	if len(unset) > 0 {
-		update = append(update, bson.E{Key: "$unset", Value: unset})
-	}
-	raw, err := bson.Marshal(update)
-	switch {
-	case err != nil: // nested beyond all measure
-		return nil, sinks.Permanent(sinks.ReasonInvalidRecord, errors.New("the user is no BSON"))
-	case len(raw) > maxDocument:
-		return nil, sinks.Permanent(sinks.ReasonTooLarge, fmt.Errorf("the user takes %d bytes, a document at most %d", len(raw), maxDocument))
-	}
-	return raw, nil
+	return writes, err
 }
 
-// look reads the guards, decides what moves, and finds which users that are to
-// be erased are there.
+// prepare decides what moves, and makes the writes of changes. Records that can
+// never be written are failed and left out.
+func (d *database) prepare(ctx context.Context, writes []*write, failed *sinks.BatchError) ([]*write, error) {
+	if err := d.look(ctx, writes); err != nil {
+		return nil, err
+	}
+	var moved []*write
+	for _, w := range writes {
+		if !w.moved {
+			continue
+		}
+		if !w.erase() {
+			if err := d.compose(w); err != nil {
+				failed.Fail(w.index, err)
+				continue
+			}
+		}
+		moved = append(moved, w)
+	}
+	return moved, nil
+}
+
+// look reads the guards, and what matters of the users where that decides how
+// they are written, and decides what moves.
 func (d *database) look(ctx context.Context, writes []*write) error {
-	guards, err := d.guards(ctx, writes)
+	guards, err := d.guards(ctx, idsOf(writes))
 	if err != nil {
 		return err
 	}
-	erased, at := bson.A{}, map[string]*write{}
+	var unclear []*write
 	for _, w := range writes {
 		w.held = guards[w.record.ClerkID]
-		held := w.held.rule()
-		w.next, w.moved = held.Advance(w.record)
-		if w.record.Erase() {
-			erased = append(erased, w.record.ClerkID)
-			at[w.record.ClerkID] = w
-		} else if w.held.Pending && held == (sinks.Guard{Rank: w.record.Rank()}) {
-			w.moved = true
+		if w.next, w.moved = w.held.rule().Advance(w.record); !w.erase() && (!w.moved || !w.known()) {
+			unclear = append(unclear, w)
 		}
 	}
-	if len(erased) == 0 {
-		return nil
-	}
-	present, err := d.ids(ctx, in(keyPath, erased), options.Find())
-	for _, id := range present {
-		at[id].present = true
+	err = d.find(ctx, unclear)
+	for _, w := range unclear {
+		if !w.moved && w.held.rule() == (sinks.Guard{Rank: w.record.Rank()}) {
+			w.moved = d.unwritten(w)
+		}
 	}
 	return err
 }
 
-func (d *database) guards(ctx context.Context, writes []*write) (map[string]guard, error) {
-	ids := make(bson.A, len(writes))
-	for i, w := range writes {
-		ids[i] = w.record.ClerkID
+// unwritten reports whether a process died after it had advanced the guard and
+// before it had written the user, which can be without transactions alone.
+func (d *database) unwritten(w *write) bool {
+	if w.user == nil {
+		return true
 	}
+	written, ok := rankOf(w.user)
+	return !ok && !d.transactions || ok && written.Compare(w.record.Rank()) < 0
+}
+
+func (d *database) guards(ctx context.Context, ids bson.A) (map[string]guard, error) {
 	found, err := d.versions.Find(ctx, in("_id", ids))
 	if err != nil {
 		return nil, err
@@ -177,46 +215,207 @@ func (d *database) guards(ctx context.Context, writes []*write) (map[string]guar
 	return guards, nil
 }
 
-func in(path string, ids bson.A) bson.D {
-	return bson.D{{Key: path, Value: bson.D{{Key: "$in", Value: ids}}}}
+func in(path string, values bson.A) bson.D {
+	return bson.D{{Key: path, Value: bson.D{{Key: "$in", Value: values}}}}
 }
 
-// advance returns the write of a guard, under the condition that it is still
-// as it was read.
-func (d *database) advance(w *write) mongo.WriteModel {
-	next := guard{
-		ID: w.record.ClerkID, Epoch: w.next.Rank.Epoch, Version: w.next.Rank.Number, Deleted: w.next.Deleted,
-		Pending: !d.transactions && !w.next.Deleted,
-	}
-	if w.held.ID == "" {
-		return mongo.NewInsertOneModel().SetDocument(next)
-	}
-	return mongo.NewReplaceOneModel().SetFilter(w.held.filter()).SetReplacement(next)
-}
-
-// write returns the write of a user. Without transactions it spares a user
-// whose document has a higher version.
-func (d *database) write(w *write) mongo.WriteModel {
-	filter := bson.D{{Key: keyPath, Value: w.record.ClerkID}}
-	if !d.transactions {
-		filter = upTo(w.record.ClerkID, w.next.Rank)
-	}
-	if w.record.Erase() {
-		return mongo.NewDeleteOneModel().SetFilter(filter)
-	}
-	return mongo.NewUpdateOneModel().SetFilter(filter).SetUpdate(w.update).SetUpsert(true)
-}
-
-// bulk sends a model of each write, in no order.
-func bulk(ctx context.Context, c *mongo.Collection, writes []*write, model func(*write) mongo.WriteModel) (*mongo.BulkWriteResult, error) {
+// find reads what matters of the users of writes.
+func (d *database) find(ctx context.Context, writes []*write) error {
 	if len(writes) == 0 {
-		return &mongo.BulkWriteResult{}, nil
+		return nil
 	}
-	models := make([]mongo.WriteModel, len(writes))
+	found, err := d.users.Find(ctx, in(d.plan.key, idsOf(writes)), options.Find().SetProjection(d.projection))
+	if err != nil {
+		return err
+	}
+	var list []bson.Raw
+	if err := found.All(ctx, &list); err != nil {
+		return err
+	}
+	users := make(map[string]bson.Raw, len(list))
+	for _, user := range list {
+		id, _ := lookup(user, d.plan.key).StringValueOK()
+		users[id] = user
+	}
+	for _, w := range writes {
+		w.user = users[w.record.ClerkID]
+	}
+	return nil
+}
+
+// lookup returns the value at a path, a zero one if there is none.
+func lookup(document bson.Raw, path string) bson.RawValue {
+	return document.Lookup(strings.Split(path, ".")...)
+}
+
+// advance advances the guards of moved, or returns an error if another process
+// has moved one of them since it was read.
+func (d *database) advance(ctx context.Context, moved []*write) error {
+	done, err := d.bulk(ctx, d.versions, moved, func(w *write) mongo.WriteModel {
+		next := guard{ID: w.record.ClerkID, Epoch: w.next.Rank.Epoch, Version: w.next.Rank.Number, Deleted: w.next.Deleted}
+		switch {
+		case w.held.ID == "":
+			return mongo.NewInsertOneModel().SetDocument(next)
+		case d.transactions:
+			return mongo.NewReplaceOneModel().SetFilter(bson.D{{Key: "_id", Value: next.ID}}).SetReplacement(next)
+		}
+		return mongo.NewReplaceOneModel().SetFilter(w.held.filter()).SetReplacement(next)
+	})
+	if err == nil && done != len(moved) {
+		err = errMoved()
+	}
+	return err
+}
+
+// compose makes the write of a change. It fails if the user can never be
+// written.
+func (d *database) compose(w *write) (err error) {
+	if w.values, err = content(d.plan.fields, w.record); err != nil {
+		return err
+	}
+	if w.user == nil {
+		if w.inserts, err = content(d.plan.inserts, w.record); err != nil {
+			return err
+		}
+	}
+	return d.model(w)
+}
+
+// model makes the write of a change from its values. A user who is not there
+// is inserted, which is several times cheaper than an upsert. Without
+// transactions a user whose document has a higher version is spared.
+func (d *database) model(w *write) error {
+	values := slices.Clone(w.values)
+	if !d.transactions && w.waits == nil {
+		values = append(values, bson.E{Key: rankPath, Value: rank(w.next.Rank)})
+	}
+	if w.user == nil && !w.known() {
+		whole := append(bson.D{{Key: d.plan.key, Value: w.record.ClerkID}}, w.inserts...)
+		raw, err := marshal(document(append(whole, values...)))
+		w.model = mongo.NewInsertOneModel().SetDocument(raw)
+		return err
+	}
+	if d.transactions {
+		values = append(values, bson.E{Key: rankPath}) // of a time without
+	}
+	if d.plan.deletedAt != "" {
+		values = append(values, bson.E{Key: d.plan.deletedAt})
+	}
+	change := update(values)
+	if inserts := present(w.inserts); len(inserts) > 0 {
+		change = append(change, bson.E{Key: "$setOnInsert", Value: inserts})
+	}
+	raw, err := marshal(change)
+	w.model = mongo.NewUpdateOneModel().SetFilter(d.self(w)).SetUpdate(raw).SetUpsert(w.user == nil)
+	return err
+}
+
+func marshal(document bson.D) (bson.Raw, error) {
+	raw, err := bson.Marshal(document)
+	switch {
+	case err != nil: // nested beyond all measure
+		return nil, sinks.Permanent(sinks.ReasonInvalidRecord, errors.New("the user is no BSON"))
+	case len(raw) > maxDocument:
+		return nil, sinks.Permanent(sinks.ReasonTooLarge, fmt.Errorf("the user takes %d bytes, a document at most %d", len(raw), maxDocument))
+	}
+	return raw, nil
+}
+
+// self finds the user's document, by its _id if it was read. Without
+// transactions it spares one that has a higher version.
+func (d *database) self(w *write) bson.D {
+	filter := bson.D{{Key: d.plan.key, Value: w.record.ClerkID}}
+	if w.user != nil {
+		filter = bson.D{{Key: "_id", Value: w.user.Lookup("_id")}}
+	}
+	if !d.transactions {
+		filter = append(filter, upTo(w.next.Rank))
+	}
+	return filter
+}
+
+// write writes the users.
+func (d *database) write(ctx context.Context, moved []*write) error {
+	due := sift(moved, func(w *write) bool { return w.model != nil })
+	done, err := d.bulk(ctx, d.users, due, func(w *write) mongo.WriteModel { return w.model })
+	if err == nil && done != len(due) {
+		err = errMoved()
+	}
+	return err
+}
+
+// bulk sends a model of each write and returns how many documents these met.
+// Models go by kind, a command each, because the driver sends the next one
+// although the first was refused: in a transaction, that is then over, the
+// second refusal would hide the reason of the first. Positions in a refusal
+// are those in writes.
+func (d *database) bulk(ctx context.Context, c *mongo.Collection, writes []*write, model func(*write) mongo.WriteModel) (int, error) {
+	met := 0
+	var inserts, updates, deletes batch
 	for i, w := range writes {
-		models[i] = model(w)
+		switch m := model(w).(type) {
+		case *mongo.InsertOneModel:
+			inserts.add(i, m)
+		case *mongo.DeleteOneModel:
+			deletes.add(i, m)
+		default:
+			updates.add(i, m)
+		}
 	}
-	return c.BulkWrite(ctx, models, options.BulkWrite().SetOrdered(false))
+	var refused mongo.BulkWriteException
+	for _, part := range []batch{deletes, updates, inserts} {
+		done, err := part.send(ctx, c)
+		if done != nil {
+			met += int(done.InsertedCount + done.MatchedCount + done.UpsertedCount + done.DeletedCount)
+		}
+		var e mongo.BulkWriteException
+		switch {
+		case err == nil:
+		case d.transactions || !errors.As(err, &e) || e.WriteConcernError != nil:
+			return met, d.overlap(err)
+		default:
+			refused.WriteErrors = append(refused.WriteErrors, e.WriteErrors...)
+		}
+	}
+	if len(refused.WriteErrors) > 0 {
+		return met, d.overlap(refused)
+	}
+	return met, nil
+}
+
+// batch is models of one kind, and their positions among all.
+type batch struct {
+	models    []mongo.WriteModel
+	positions []int
+}
+
+func (b *batch) add(position int, model mongo.WriteModel) {
+	b.models, b.positions = append(b.models, model), append(b.positions, position)
+}
+
+func (b *batch) send(ctx context.Context, c *mongo.Collection) (*mongo.BulkWriteResult, error) {
+	if len(b.models) == 0 {
+		return nil, nil
+	}
+	done, err := c.BulkWrite(ctx, b.models, options.BulkWrite().SetOrdered(false))
+	var refused mongo.BulkWriteException
+	if errors.As(err, &refused) {
+		for i := range refused.WriteErrors {
+			refused.WriteErrors[i].Index = b.positions[refused.WriteErrors[i].Index]
+		}
+		err = refused
+	}
+	return done, err
+}
+
+// overlap returns errMoved if err is that of a process that has inserted the
+// same user since we looked, else err.
+func (d *database) overlap(err error) error {
+	var refused mongo.BulkWriteException
+	if errors.As(err, &refused) && slices.ContainsFunc(refused.WriteErrors, func(e mongo.BulkWriteError) bool { return ourKey(e, d.plan.key) }) {
+		return errMoved()
+	}
+	return err
 }
 
 // sift returns the writes for which keep is true.
@@ -230,7 +429,7 @@ func sift(writes []*write, keep func(*write) bool) []*write {
 	return kept
 }
 
-// transact runs work in a transaction, once: the runner repeats it.
+// transact runs work in a transaction, once.
 func (d *database) transact(ctx context.Context, work func(context.Context) error) error {
 	session, err := d.client.StartSession()
 	if err != nil {
@@ -250,46 +449,10 @@ func (d *database) transact(ctx context.Context, work func(context.Context) erro
 	return session.CommitTransaction(ctx)
 }
 
-// applyAtOnce is what a transaction does. MongoDB refuses the advance of a
-// guard that another has moved since it was read.
-func (d *database) applyAtOnce(ctx context.Context, writes []*write) error {
-	if err := d.look(ctx, writes); err != nil {
-		return err
-	}
-	moved := sift(writes, func(w *write) bool { return w.moved })
-	if err := d.advanceAll(ctx, moved); err != nil {
-		return err
-	}
-	for _, erase := range []bool{false, true} { // of one kind, as above
-		part := sift(moved, func(w *write) bool { return w.record.Erase() == erase })
-		if _, err := bulk(ctx, d.users, part, d.write); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// advanceAll advances the guards of moved, or returns an error if another
-// process has moved one of them since it was read. Without transactions some
-// are then advanced, which their marks tell the next attempt.
-func (d *database) advanceAll(ctx context.Context, moved []*write) error {
-	// The driver sends a command for each kind of write, and the next one
-	// although the first was refused: in a transaction, that is then over, the
-	// second refusal would hide the reason of the first.
-	for _, known := range []bool{false, true} {
-		part := sift(moved, func(w *write) bool { return (w.held.ID != "") == known })
-		done, err := bulk(ctx, d.versions, part, d.advance)
-		if err == nil && done.InsertedCount+done.MatchedCount != int64(len(part)) {
-			err = errMoved()
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // errMoved says that another process wrote one of the users.
 func errMoved() error {
 	return sinks.RetryAfter(sinks.ReasonConflict, 0, errors.New("another process writes the same user"))
 }
+
+// now is the time of an erasure of which nothing better is known.
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"clerkconnect/sinks"
+	"clerkconnect/sinks/mapping"
 	"clerkconnect/sinks/sinktest"
-	"clerkconnect/sinks/usertable"
 )
 
 // BenchmarkApply measures how many users a second one connection writes, of
@@ -26,7 +26,7 @@ func BenchmarkApply(b *testing.B) {
 // plainRows writes the batch with one INSERT and returns how long it took.
 func (s server) plainRows(b *testing.B, batch []sinks.Record) time.Duration {
 	b.Helper()
-	columns := usertable.Columns()
+	columns := mapping.Fields()
 	row := "(?" + strings.Repeat(", ?", len(columns)) + ")"
 	start := time.Now()
 	var args []any

@@ -17,9 +17,8 @@ import (
 
 // Config is the configuration of the sink.
 type Config struct {
+	usertable.Config
 	DSN            string        `env:"DSN" secret:"true" doc:"Connection string, as mysql://user:password@host:3306/database?tls=true, or in the form of Go's driver, user:password@tcp(host:3306)/database."`
-	Table          string        `env:"TABLE" envDefault:"clerk_users" doc:"Name of the users table, in the database that DSN names."`
-	CreateTable    bool          `env:"CREATE_TABLE" envDefault:"true" doc:"Create the users table and its side table if they are not there."`
 	MaxConnections int           `env:"MAX_CONNECTIONS" envDefault:"4" doc:"Most connections, which is also how many batches are written at the same time, 1 to 100."`
 	LockTimeout    time.Duration `env:"LOCK_TIMEOUT" envDefault:"20s" doc:"How long a statement waits for a lock, and how long the server waits for the next statement of a transaction before it takes the locks away, 1s to 1h, in whole seconds. Below APPLY_TIMEOUT, or the connection is lost each time."`
 }
@@ -32,9 +31,7 @@ const (
 )
 
 func (c Config) withDefaults() Config {
-	if c.Table == "" {
-		c.Table = usertable.DefaultTable
-	}
+	c.Config = c.Config.WithDefaults()
 	if c.MaxConnections == 0 {
 		c.MaxConnections = defaultMaxConnections
 	}
@@ -57,16 +54,13 @@ func (c Config) Validate() error {
 	} else if connection.DBName == "" {
 		problems = append(problems, errors.New("DSN names no database: put it behind the host, as "+form))
 	}
-	if err := usertable.CheckTable(c.Table); err != nil {
-		problems = append(problems, fmt.Errorf("TABLE is %q: %w; name a table, as %s", c.Table, err, usertable.DefaultTable))
-	}
 	if c.MaxConnections < 1 || c.MaxConnections > 100 {
 		problems = append(problems, fmt.Errorf("MAX_CONNECTIONS is %d: use 1 to 100", c.MaxConnections))
 	}
 	if c.LockTimeout < time.Second || c.LockTimeout > time.Hour || c.LockTimeout%time.Second != 0 {
 		problems = append(problems, fmt.Errorf("LOCK_TIMEOUT is %s: use 1s to 1h, in whole seconds", c.LockTimeout))
 	}
-	return errors.Join(problems...)
+	return errors.Join(append(problems, c.Config.Validate())...)
 }
 
 // parseDSN reads a connection string: a URL, which is what other tools are
@@ -117,6 +111,7 @@ func (c Config) connection() (*mysql.Config, error) {
 	}
 	cfg.InterpolateParams = true // a round trip for each statement instead of three
 	cfg.MultiStatements = false
+	cfg.ParseTime = false     // times are read as the server writes them
 	cfg.RejectReadOnly = true // after a failover, a connection to what is now a replica is given up
 	cfg.Logger = &mysql.NopLogger{}
 	if cfg.Timeout == 0 {

@@ -11,10 +11,20 @@
 // statement has a form that only one of the two servers knows: no RETURNING,
 // and VALUES(column) where MySQL alone would have an alias.
 //
-// A user who is not there is inserted plainly. ON DUPLICATE KEY UPDATE is for
-// those who are: it does not say which key was the duplicate, so that a user
-// with the e-mail address of another would be written into that one's row. For
-// the same reason id must be the primary key, which InnoDB looks at first.
+// A user who is not there is inserted plainly, and one who is there is written
+// by an UPDATE joined with the given rows, found by the Clerk ID alone. ON
+// DUPLICATE KEY UPDATE does not say which key was the duplicate: a user with the
+// e-mail address of another would be written into that one's row, and an INSERT
+// wants every column of the application's filled. It is used for the default
+// table alone, whose primary key, which InnoDB looks at first, is the Clerk ID.
+//
+// # A unique key that another user still holds
+//
+// is found by its refusal: the transaction is rolled back, and a second one has
+// the server say who holds what is claimed, and which of the values it holds for
+// equal, before it writes. The rules are those of package usertable. Guards of
+// holders who are not in the batch are locked out of order, and two that do so
+// may deadlock, which is repeated.
 //
 // # A process that is paused
 //
@@ -34,8 +44,10 @@
 //
 // # Erasure
 //
-// The row is deleted; InnoDB clears the space it took when it purges, and the
-// binary log, undo log and backups keep it as long as they are kept.
+// The rows of erased users are locked before other tables are searched for rows
+// that refer to them, so that a row with a foreign key either is seen or waits
+// for the erasure to end. InnoDB clears the space of a deleted row when it
+// purges; the binary log, undo log and backups keep it as long as they are kept.
 //
 // # Settings of the server
 //

@@ -55,6 +55,9 @@ func classify(operation string, records int, err error) error {
 // https://mariadb.com/docs/server/reference/error-codes/mariadb-error-code-reference.
 // Up to 1799 they are the same, above each has its own.
 func byNumber(refused *mysql.MySQLError, records int, cause error) error {
+	if refused.Number == 1217 || refused.Number == 1451 {
+		cause = fmt.Errorf("%w: a foreign key keeps a user to whom rows of another table refer: take these away, or set DELETION to auto, anonymize or soft", cause)
+	}
 	switch refused.Number {
 	case 1205, 1213, 1020: // lock wait, deadlock (in a Galera cluster also at the commit), changed since it was read
 		return sinks.RetryAfter(sinks.ReasonConflict, 0, cause)

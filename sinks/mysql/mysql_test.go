@@ -13,38 +13,11 @@ import (
 
 	driver "github.com/go-sql-driver/mysql"
 
-	"clerkconnect/schemas"
-	"clerkconnect/sinks"
+	"clerkconnect/sinks/mapping"
 	"clerkconnect/sinks/mysql"
 	"clerkconnect/sinks/sinktest"
 	"clerkconnect/sinks/usertable"
 )
-
-func TestSink(t *testing.T) {
-	sinktest.Run(t, sinktest.Harness{New: newDestination})
-}
-
-// newDestination is a database behind a proxy, whose users table refuses the
-// locale "poison" with an error that quotes the user.
-func newDestination(t testing.TB) sinktest.Destination {
-	s := newServer(t)
-	proxy := sinktest.NewProxy(t, s.address.Host)
-	cfg := s.config()
-	open(t, cfg)
-	cfg.DSN = s.dsn(func(u *url.URL) { u.Host = proxy.Address })
-	s.exec(t, `CREATE TRIGGER refuse BEFORE INSERT ON clerk_users FOR EACH ROW
-		IF NEW.locale = 'poison' THEN
-			SET @message = concat('cannot take ', NEW.first_name);
-			SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = @message;
-		END IF`)
-	return sinktest.Destination{
-		Sink:   func(t testing.TB) sinks.Sink { return newSink(t, cfg) },
-		Read:   s.read,
-		Dump:   s.dump,
-		Break:  func(testing.TB) func() { return proxy.Cut() },
-		Poison: func(u *schemas.User) { u.Locale = new("poison") },
-	}
-}
 
 // server is a database of the test's own, of whatever character set the server
 // gives to a database.
@@ -96,7 +69,7 @@ func (s server) dsn(change func(u *url.URL)) string {
 }
 
 func (s server) config() mysql.Config {
-	return mysql.Config{DSN: s.dsn(func(*url.URL) {}), CreateTable: true, MaxConnections: 2}
+	return mysql.Config{Config: usertable.Config{CreateTable: true}, DSN: s.dsn(func(*url.URL) {}), MaxConnections: 2}
 }
 
 func (s server) exec(t testing.TB, statement string, args ...any) {
@@ -115,17 +88,27 @@ func (s server) text(t testing.TB, query string, args ...any) (text string) {
 	return text
 }
 
-// dump returns every value of both tables.
+// dump returns every value of every table of the database.
 func (s server) dump(t testing.TB) []byte {
 	t.Helper()
+	var tables []string
+	s.each(t, "SELECT table_name FROM information_schema.tables WHERE table_schema = database() AND table_type = 'BASE TABLE'", func(values []any) {
+		tables = append(tables, string(values[0].([]byte)))
+	})
 	var dump bytes.Buffer
-	for _, table := range []string{"clerk_users", "clerk_connect_versions"} {
-		s.each(t, "SELECT * FROM "+table, func(values []any) { fmt.Fprintf(&dump, "%s\n", values) })
+	for _, table := range tables {
+		s.each(t, "SELECT * FROM `"+table+"`", func(values []any) { fmt.Fprintf(&dump, "%s: %s\n", table, values) })
 	}
 	return dump.Bytes()
 }
 
 func (s server) each(t testing.TB, query string, row func(values []any), args ...any) {
+	t.Helper()
+	s.named(t, query, func(_ []string, values []any) { row(values) }, args...)
+}
+
+// named calls row with the names and the values of each row.
+func (s server) named(t testing.TB, query string, row func(names []string, values []any), args ...any) {
 	t.Helper()
 	found, err := s.db.QueryContext(context.Background(), query, args...)
 	if err != nil {
@@ -144,54 +127,22 @@ func (s server) each(t testing.TB, query string, row func(values []any), args ..
 		if err := found.Scan(targets...); err != nil {
 			t.Fatal(err)
 		}
-		row(values)
+		row(columns, values)
 	}
 	if err := found.Err(); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// read reads rows as the suite wants them.
-func (s server) read(t testing.TB, ids ...string) map[string]sinktest.Row {
-	t.Helper()
-	columns, names := usertable.Columns(), "id"
-	for _, c := range columns {
-		names += ", " + c.Name
-	}
-	args := make([]any, len(ids))
-	for i, id := range ids {
-		args[i] = id
-	}
-	rows := map[string]sinktest.Row{}
-	s.each(t, "SELECT "+names+" FROM clerk_users WHERE id IN (''"+strings.Repeat(", ?", len(ids))+")", func(values []any) {
-		row := sinktest.Row{}
-		for i, c := range columns {
-			if value := values[1+i]; value != nil {
-				row[field(c)] = fromColumn(t, c.Kind, value)
-			}
-		}
-		rows[string(values[0].([]byte))] = row
-	}, args...)
-	return rows
-}
-
-// field is the name in user.avsc of what a column holds.
-func field(c usertable.Column) string {
-	if c.Name == "email" {
-		return "primary_email_address"
-	}
-	return c.Name
-}
-
-func fromColumn(t testing.TB, kind usertable.Kind, value any) any {
+func fromColumn(t testing.TB, kind mapping.Kind, value any) any {
 	t.Helper()
 	if text, ok := value.([]byte); ok {
 		value = string(text)
 	}
 	switch kind {
-	case usertable.Bool:
+	case mapping.Bool:
 		return value == int64(1)
-	case usertable.Time:
+	case mapping.Time:
 		moment, err := time.Parse("2006-01-02 15:04:05.000", value.(string))
 		if err != nil {
 			t.Fatal(err)

@@ -7,223 +7,318 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
-	"clerkconnect/schemas"
+	"github.com/go-sql-driver/mysql"
+
 	"clerkconnect/sinks"
+	"clerkconnect/sinks/mapping"
 	"clerkconnect/sinks/usertable"
 )
 
-// maxStatement is how long a statement may become before the rest of the batch
-// goes into another, in bytes: longer ones are not faster. A server that takes
-// less is given less.
-const maxStatement = 4 << 20
+// timeLayout is UTC, which no session setting moves; storedLayout is how the
+// server shows a time of any precision.
+const (
+	timeLayout   = "2006-01-02 15:04:05.000"
+	storedLayout = "2006-01-02 15:04:05.999999"
+)
 
-// timeLayout is UTC, which no session setting moves.
-const timeLayout = "2006-01-02 15:04:05.000"
+// write is one record of a batch on its way.
+type write struct {
+	index  int // in the batch
+	record sinks.Record
 
-// statement is the text of a statement of any number of rows: head, then row
-// for each of them, separated by commas, then tail.
-type statement struct{ head, row, tail string }
+	held, next sinks.Guard
+	moved      bool // the user is to be written
 
-func (t statement) text(rows int) string {
-	return t.head + t.row + strings.Repeat(", "+t.row, rows-1) + t.tail
+	present   bool   // the user has a row
+	deletedAt string // of that row; "": it does not say so
+	referring []string
+	fate      usertable.Fate // of an erasure
+
+	values, inserts []any // of a change, as plan.Columns and plan.Inserts
+	waits           bool  // another user holds what this one needs: the guard stays
+	holder          string
 }
 
-// statements are those of one batch, in their order.
-type statements struct {
-	reserve, lock, advance          statement // the side table
-	present, remove, insert, update statement // the users table
-}
-
-func newStatements(users, versions string, columns []usertable.Column) statements {
-	names, sets := "id", make([]string, len(columns))
-	for i, c := range columns {
-		names += ", " + quote(c.Name)
-		sets[i] = quote(c.Name) + " = VALUES(" + quote(c.Name) + ")"
-	}
-	side := "INSERT INTO " + versions + " (id, epoch, version, deleted) VALUES "
-	insert := statement{"INSERT INTO " + users + " (" + names + ") VALUES ", "(?" + strings.Repeat(", ?", len(columns)) + ")", ""}
-	update := insert
-	update.tail = " ON DUPLICATE KEY UPDATE " + strings.Join(sets, ", ")
-	return statements{
-		// An assignment that changes nothing locks the row that is there
-		// exclusively. INSERT IGNORE would share it: two transactions could then
-		// both wait for the other to let go.
-		reserve: statement{side, "(?, 0, 0, FALSE)", " ON DUPLICATE KEY UPDATE deleted = deleted"},
-		lock:    statement{"SELECT id, epoch, version, deleted FROM " + versions + " WHERE id IN (", "?", ") ORDER BY id FOR UPDATE"},
-		advance: statement{side, "(?, ?, ?, ?)", " ON DUPLICATE KEY UPDATE epoch = VALUES(epoch), version = VALUES(version), deleted = VALUES(deleted)"},
-		present: statement{"SELECT id FROM " + users + " WHERE id IN (", "?", ") ORDER BY id FOR UPDATE"},
-		remove:  statement{"DELETE FROM " + users + " WHERE id IN (", "?", ")"},
-		insert:  insert,
-		update:  update,
-	}
-}
-
-// samples returns each statement with one row.
-func (s statements) samples() []string {
-	var texts []string
-	for _, t := range []statement{s.reserve, s.lock, s.advance, s.present, s.remove, s.insert, s.update} {
-		texts = append(texts, t.text(1))
-	}
-	return texts
-}
+func (w *write) erase() bool { return w.record.Erase() }
 
 // Apply implements [sinks.Sink]: one transaction, in which the side table
-// decides what may touch the users table.
+// decides what may touch the users table. If a unique key refuses it, a second
+// one settles first who may have the key.
 func (s *Sink) Apply(ctx context.Context, batch []sinks.Record) error {
-	db, packet, err := s.opened()
+	db, err := s.opened()
 	if err != nil {
 		return err
 	}
-	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
-	if err != nil {
-		return classify("begin", 0, err)
+	var writes []*write
+	var failed sinks.BatchError
+	write := func() {
+		for _, settle := range []bool{false, true} {
+			if writes, failed, err = db.apply(ctx, batch, settle); !duplicate(err) {
+				break
+			}
+		}
 	}
-	defer tx.Rollback() //nolint:errcheck // after Commit it has nothing to do
-	w := writer{ctx: ctx, tx: tx, statements: s.statements, columns: s.columns, packet: packet}
-	done, err := w.write(batch)
-	if err == nil {
-		err = tx.Commit()
+	write()
+	if err != nil && sinks.Classify(classify("", len(batch), err)).Class == sinks.ClassFatal {
+		// A migration has changed the table, or somebody the rights: look again,
+		// and say by name what there is to mend.
+		if db, err = s.refresh(ctx, db); err == nil {
+			write()
+		}
 	}
 	if err != nil {
 		return classify(fmt.Sprintf("write %d records", len(batch)), len(batch), err)
 	}
-	for _, r := range batch {
+	for _, w := range writes {
 		switch {
-		case !done.moved[r.ClerkID]:
-			r.Superseded()
-		case r.Erase() && done.present[r.ClerkID]:
-			r.Erased(schemas.OutcomeDeleted)
-		case r.Erase():
-			r.Erased(schemas.OutcomeNotPresent)
+		case failed.Failed(w.index) != nil:
+		case !w.moved:
+			w.record.Superseded()
+		case w.erase():
+			w.fate.Report(w.record)
 		}
+	}
+	return failed.Err()
+}
+
+// duplicate reports whether err is the refusal of a unique key.
+func duplicate(err error) bool {
+	var refused *mysql.MySQLError
+	return errors.As(err, &refused) && slices.Contains([]uint16{1062, 1169, 1586}, refused.Number)
+}
+
+// transaction is that of one batch.
+type transaction struct {
+	*database
+	ctx context.Context
+	tx  *sql.Tx
+}
+
+func (d *database) apply(ctx context.Context, batch []sinks.Record, settle bool) (writes []*write, failed sinks.BatchError, err error) {
+	writes = make([]*write, len(batch))
+	for i, r := range batch {
+		writes[i] = &write{index: i, record: r}
+	}
+	// Everybody takes the locks in the same order.
+	slices.SortFunc(writes, func(a, b *write) int { return cmp.Compare(a.record.ClerkID, b.record.ClerkID) })
+	tx, err := d.pool.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		return nil, failed, err
+	}
+	defer tx.Rollback() //nolint:errcheck // after Commit it has nothing to do
+	t := transaction{database: d, ctx: ctx, tx: tx}
+	moved, err := t.prepare(writes, &failed)
+	if err == nil && settle {
+		err = t.settle(moved, &failed)
+	}
+	if err == nil {
+		err = t.advance(moved)
+	}
+	if err == nil {
+		err = t.touch(moved)
+	}
+	if err == nil {
+		err = tx.Commit()
+	}
+	return writes, failed, err
+}
+
+// prepare decides what moves, and what is written of it. Records that can never
+// be written are failed and left out.
+func (t transaction) prepare(writes []*write, failed *sinks.BatchError) ([]*write, error) {
+	if err := t.guards(writes); err != nil {
+		return nil, err
+	}
+	var moved []*write
+	for _, w := range writes {
+		if !w.moved {
+			continue
+		}
+		if !w.erase() {
+			if err := t.plan.Check(w.record); err != nil {
+				failed.Fail(w.index, err)
+				continue
+			}
+			w.values, w.inserts = t.values(t.plan.Columns, w.record), t.values(t.plan.Inserts, w.record)
+		}
+		moved = append(moved, w)
+	}
+	if err := t.look(moved); err != nil {
+		return nil, err
+	}
+	return moved, t.decide(sift(moved, (*write).erase))
+}
+
+// guards reads the guards, and decides what moves. The rows are there, and
+// locked, before they are read, so that nobody can be between the reading and
+// the writing.
+func (t transaction) guards(writes []*write) error {
+	if err := t.exec(t.statements.reserve, ids(writes)); err != nil {
+		return err
+	}
+	held, err := t.held(ids(writes))
+	if err != nil {
+		return err
+	}
+	for _, w := range writes {
+		guard, ok := held[w.record.ClerkID]
+		if !ok { // trailing spaces, which MySQL does not compare, or bytes that are not UTF-8
+			return sinks.Permanent(sinks.ReasonInvalidRecord, errors.New("the id is not kept as it is"))
+		}
+		w.held = guard
+		w.next, w.moved = guard.Advance(w.record)
 	}
 	return nil
 }
 
-// effects are the ids that moved, and of these the ones that had a row.
-type effects struct{ moved, present map[string]bool }
-
-// writer is one transaction.
-type writer struct {
-	ctx        context.Context
-	tx         *sql.Tx
-	statements statements
-	columns    []usertable.Column
-	packet     int
-}
-
-func (w *writer) write(batch []sinks.Record) (effects, error) {
-	// Everybody takes the locks in the same order.
-	sorted := slices.Clone(batch)
-	slices.SortFunc(sorted, func(a, b sinks.Record) int { return cmp.Compare(a.ClerkID, b.ClerkID) })
-	moved, err := w.advance(sorted)
-	if err != nil {
-		return effects{}, err
-	}
-	done := effects{moved: map[string]bool{}, present: map[string]bool{}}
-	var ids [][]any
-	for _, r := range moved {
-		done.moved[r.ClerkID] = true
-		ids = append(ids, []any{r.ClerkID})
-	}
-	if err := w.query(w.statements.present, ids, func(rows *sql.Rows) error {
-		var id string
-		err := rows.Scan(&id)
-		done.present[id] = true
-		return err
-	}); err != nil {
-		return effects{}, err
-	}
-	return done, w.touch(moved, done.present)
-}
-
-// advance moves the guards of records and returns those records that moved
-// theirs. The rows are there, and locked, before they are read, so that nobody
-// can be between the reading and the writing.
-func (w *writer) advance(sorted []sinks.Record) (moved []sinks.Record, err error) {
-	ids := make([][]any, len(sorted))
-	for i, r := range sorted {
-		ids[i] = []any{r.ClerkID}
-	}
-	if err := w.exec(w.statements.reserve, ids); err != nil {
-		return nil, err
-	}
+// held locks and reads guards that are there.
+func (t transaction) held(ids [][]any) (map[string]sinks.Guard, error) {
 	guards := map[string]sinks.Guard{}
-	if err := w.query(w.statements.lock, ids, func(rows *sql.Rows) error {
+	err := t.query(t.statements.lock, ids, func(rows *sql.Rows) error {
 		var id string
 		var guard sinks.Guard
 		err := rows.Scan(&id, &guard.Rank.Epoch, &guard.Rank.Number, &guard.Deleted)
 		guards[id] = guard
 		return err
-	}); err != nil {
-		return nil, err
-	}
-	var advanced [][]any
-	for _, r := range sorted {
-		held, ok := guards[r.ClerkID]
-		if !ok { // trailing spaces, which MySQL does not compare, or bytes that are not UTF-8
-			return nil, sinks.Permanent(sinks.ReasonInvalidRecord, errors.New("the id is not kept as it is"))
-		}
-		if guard, ok := held.Advance(r); ok {
-			moved = append(moved, r)
-			advanced = append(advanced, []any{r.ClerkID, guard.Rank.Epoch, guard.Rank.Number, guard.Deleted})
-		}
-	}
-	return moved, w.exec(w.statements.advance, advanced)
+	})
+	return guards, err
 }
 
-// touch writes the users table. A user who is not there is inserted plainly: ON
-// DUPLICATE KEY would take any other unique key for the user's own, and write
-// into the row of whoever holds it.
-func (w *writer) touch(moved []sinks.Record, present map[string]bool) error {
-	var gone, fresh, known [][]any
-	for _, r := range moved {
+// look locks and reads what matters of the users' rows.
+func (t transaction) look(moved []*write) error {
+	byID := make(map[string]*write, len(moved))
+	for _, w := range moved {
+		byID[w.record.ClerkID] = w
+	}
+	return t.query(t.statements.present, ids(moved), func(rows *sql.Rows) error {
+		var id string
+		var at sql.NullString
+		targets := []any{&id, &at}
+		if t.plan.DeletedAt == "" {
+			targets = targets[:1]
+		}
+		err := rows.Scan(targets...)
+		// The column's collation may hold another id for equal: that is another
+		// user.
+		if w := byID[id]; w != nil {
+			w.present, w.deletedAt = true, at.String
+		}
+		return err
+	})
+}
+
+// advance writes the guards of those that moved and do not wait.
+func (t transaction) advance(moved []*write) error {
+	var rows [][]any
+	for _, w := range moved {
+		if !w.waits {
+			rows = append(rows, []any{w.record.ClerkID, w.next.Rank.Epoch, w.next.Rank.Number, w.next.Deleted})
+		}
+	}
+	return t.exec(t.statements.advance, rows)
+}
+
+// touch writes the users table.
+func (t transaction) touch(moved []*write) error {
+	var gone, marked, known, fresh [][]any
+	for _, w := range moved {
 		switch {
-		case !r.Erase() && present[r.ClerkID]:
-			known = append(known, w.row(r))
-		case !r.Erase():
-			fresh = append(fresh, w.row(r))
-		case present[r.ClerkID]:
-			gone = append(gone, []any{r.ClerkID})
+		case w.erase() && w.fate.Deletion == usertable.DeletionHard:
+			gone = append(gone, []any{w.record.ClerkID})
+		case w.erase() && w.fate.Deletion == usertable.DeletionSoft:
+			if w.deletedAt == "" {
+				marked = append(marked, []any{w.record.ClerkID, t.deletedAt(w)})
+			}
+		case w.erase() && w.fate.Deletion == usertable.DeletionAnonymize:
+			known = append(known, t.row(w, t.anonymous(w), t.deletedAt(w)))
+		case w.erase():
+		case w.present:
+			known = append(known, t.row(w, w.values, nil))
+		default:
+			fresh = append(fresh, slices.Concat([]any{w.record.ClerkID}, w.values, w.inserts))
 		}
 	}
 	// Deletions first: who is deleted may hold what another is to have.
-	if err := w.exec(w.statements.remove, gone); err != nil {
-		return err
+	for _, part := range []struct {
+		statement statement
+		rows      [][]any
+	}{{t.statements.remove, gone}, {t.statements.mark, marked}, {t.statements.update, known}, {t.statements.insert, fresh}} {
+		if err := t.exec(part.statement, part.rows); err != nil {
+			return err
+		}
 	}
-	if err := w.exec(w.statements.update, known); err != nil {
-		return err
-	}
-	return w.exec(w.statements.insert, fresh)
+	return nil
 }
 
-func (w *writer) row(r sinks.Record) []any {
-	row := make([]any, 1+len(w.columns))
-	row[0] = r.ClerkID
-	for i, c := range w.columns {
-		row[1+i] = c.Value(&r.Change.User)
-		if moment, ok := row[1+i].(time.Time); ok {
-			row[1+i] = moment.UTC().Format(timeLayout)
+// row returns the row of an update.
+func (t transaction) row(w *write, values []any, deletedAt any) []any {
+	row := slices.Concat([]any{w.record.ClerkID}, values)
+	if t.plan.DeletedAt != "" {
+		row = append(row, deletedAt)
+	}
+	return row
+}
+
+// values returns what columns are given of the user of r. A part of the
+// metadata is JSON in a column of JSON, and text elsewhere.
+func (d *database) values(columns []usertable.Column, r sinks.Record) []any {
+	row := make([]any, len(columns))
+	for i, c := range columns {
+		row[i] = native(c.Value(r.ClerkID, &r.Change.User))
+		if row[i] != nil && d.partAsJSON(c) {
+			row[i] = c.Expression.JSON(r.ClerkID, &r.Change.User)
 		}
 	}
 	return row
 }
 
-// exec runs t with rows, in as many statements as it takes; none for no rows.
-func (w *writer) exec(t statement, rows [][]any) error {
-	return w.split(t, rows, func(text string, args []any) error {
-		_, err := w.tx.ExecContext(w.ctx, text, args...)
+func (d *database) partAsJSON(c usertable.Column) bool {
+	at, _ := d.users.column(c.Name)
+	return at.json && c.Kind() == mapping.Part
+}
+
+// native returns a value as the driver is given it.
+func native(value any) any {
+	if moment, ok := value.(time.Time); ok {
+		return moment.UTC().Format(timeLayout)
+	}
+	return value
+}
+
+// ids returns the Clerk IDs of writes, a row each.
+func ids(writes []*write) [][]any {
+	rows := make([][]any, len(writes))
+	for i, w := range writes {
+		rows[i] = []any{w.record.ClerkID}
+	}
+	return rows
+}
+
+// sift returns the writes for which keep is true.
+func sift(writes []*write, keep func(*write) bool) []*write {
+	var kept []*write
+	for _, w := range writes {
+		if keep(w) {
+			kept = append(kept, w)
+		}
+	}
+	return kept
+}
+
+// exec runs s with rows, in as many statements as it takes; none for no rows.
+func (t transaction) exec(s statement, rows [][]any) error {
+	return s.split(rows, t.packet, func(text string, args []any) error {
+		_, err := t.tx.ExecContext(t.ctx, text, args...)
 		return err
 	})
 }
 
 // query is exec for a statement that returns rows.
-func (w *writer) query(t statement, rows [][]any, scan func(*sql.Rows) error) error {
-	return w.split(t, rows, func(text string, args []any) error {
-		found, err := w.tx.QueryContext(w.ctx, text, args...)
+func (t transaction) query(s statement, rows [][]any, scan func(*sql.Rows) error) error {
+	return s.split(rows, t.packet, func(text string, args []any) error {
+		found, err := t.tx.QueryContext(t.ctx, text, args...)
 		if err != nil {
 			return err
 		}
@@ -235,46 +330,4 @@ func (w *writer) query(t statement, rows [][]any, scan func(*sql.Rows) error) er
 		}
 		return found.Err()
 	})
-}
-
-// split calls run with as many of rows as fit into one statement, until all are
-// done.
-func (w *writer) split(t statement, rows [][]any, run func(text string, args []any) error) error {
-	// One byte of a packet is the command.
-	frame, limit := len(t.head)+len(t.tail)+1, min(w.packet, maxStatement)
-	for len(rows) > 0 {
-		count, args := 0, []any(nil)
-		for size := frame; count < len(rows); count++ {
-			size += len(t.row) + 2 + length(rows[count])
-			if count == 0 && size > w.packet {
-				return sinks.Permanent(sinks.ReasonTooLarge, errors.New("the user takes more than the server's max_allowed_packet"))
-			}
-			if count > 0 && size > limit {
-				break
-			}
-			args = append(args, rows[count]...)
-		}
-		if err := run(t.text(count), args); err != nil {
-			return err
-		}
-		rows = rows[count:]
-	}
-	return nil
-}
-
-// length returns at least how many bytes values take in a statement.
-func length(values []any) int {
-	total := 0
-	for _, value := range values {
-		total += 20 // the longest integer
-		if text, ok := value.(string); ok {
-			total += len(text)
-			for i := range len(text) {
-				if strings.IndexByte("\x00\n\r\x1a'\"\\", text[i]) >= 0 {
-					total++ // the driver escapes it
-				}
-			}
-		}
-	}
-	return total
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"clerkconnect/sinks"
+	"clerkconnect/sinks/mapping"
 	"clerkconnect/sinks/sinktest"
-	"clerkconnect/sinks/usertable"
 )
 
 // BenchmarkApply measures how many users a second one connection writes, of
@@ -27,7 +27,7 @@ func BenchmarkApply(b *testing.B) {
 // copyRows writes the batch with a plain COPY and returns how long it took.
 func (s server) copyRows(b *testing.B, batch []sinks.Record) time.Duration {
 	b.Helper()
-	columns, names := usertable.Columns(), []string{"id"}
+	columns, names := mapping.Fields(), []string{"id"}
 	for _, c := range columns {
 		names = append(names, c.Name)
 	}

@@ -12,12 +12,11 @@ import (
 
 // Config is the configuration of the sink.
 type Config struct {
-	DSN              string        `env:"DSN" secret:"true" doc:"Connection string, as postgres://user:password@host:5432/database?sslmode=verify-full."`
-	Schema           string        `env:"SCHEMA" envDefault:"public" doc:"Schema of both tables. It must exist."`
-	Table            string        `env:"TABLE" envDefault:"clerk_users" doc:"Name of the users table."`
-	CreateTable      bool          `env:"CREATE_TABLE" envDefault:"true" doc:"Create the users table and its side table if they are not there."`
-	MaxConnections   int           `env:"MAX_CONNECTIONS" envDefault:"4" doc:"Most connections, which is also how many batches are written at the same time, 1 to 100."`
-	StatementTimeout time.Duration `env:"STATEMENT_TIMEOUT" envDefault:"30s" doc:"How long the server may work on one statement of a batch, waiting for locks included, 1ms or more."`
+	usertable.Config
+	DSN              string        `env:"DSN" secret:"true" doc:"Connection string, as postgres://user:password@host:5432/database?sslmode=verify-full. PgBouncer may stand between, pooling sessions or transactions."`
+	Schema           string        `env:"SCHEMA" envDefault:"public" doc:"Schema of both tables, whatever the search_path is. It must exist."`
+	MaxConnections   int           `env:"MAX_CONNECTIONS" envDefault:"4" doc:"Most connections, which is also how many batches are written at the same time, 1 to 100. A server does most with cores x 2 + spindles (disks that turn) of its own, for all of its clients together: the default leaves the application its share."`
+	StatementTimeout time.Duration `env:"STATEMENT_TIMEOUT" envDefault:"30s" doc:"How long the server may work on one statement of a batch, waiting for locks included, 1ms or more. A batch that takes longer is tried again."`
 }
 
 // Defaults of settings that are zero, for programs that do not fill Config from
@@ -32,9 +31,7 @@ func (c Config) withDefaults() Config {
 	if c.Schema == "" {
 		c.Schema = defaultSchema
 	}
-	if c.Table == "" {
-		c.Table = usertable.DefaultTable
-	}
+	c.Config = c.Config.WithDefaults()
 	if c.MaxConnections == 0 {
 		c.MaxConnections = defaultMaxConnections
 	}
@@ -57,14 +54,11 @@ func (c Config) Validate() error {
 	if err := usertable.CheckName(c.Schema); err != nil {
 		problems = append(problems, fmt.Errorf("SCHEMA is %q: %w; name a schema that is there, as %s", c.Schema, err, defaultSchema))
 	}
-	if err := usertable.CheckTable(c.Table); err != nil {
-		problems = append(problems, fmt.Errorf("TABLE is %q: %w; name a table, as %s", c.Table, err, usertable.DefaultTable))
-	}
 	if c.MaxConnections < 1 || c.MaxConnections > 100 {
 		problems = append(problems, fmt.Errorf("MAX_CONNECTIONS is %d: use 1 to 100", c.MaxConnections))
 	}
 	if c.StatementTimeout < time.Millisecond {
 		problems = append(problems, fmt.Errorf("STATEMENT_TIMEOUT is %s: use 1ms or more", c.StatementTimeout))
 	}
-	return errors.Join(problems...)
+	return errors.Join(append(problems, c.Config.Validate())...)
 }

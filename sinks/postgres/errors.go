@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -21,7 +23,14 @@ func classify(operation string, records int, err error) error {
 	}
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) {
-		return byState(refused.Code, records, fmt.Errorf("%s: SQLSTATE %s", operation, refused.Code))
+		cause := fmt.Errorf("%s: SQLSTATE %s", operation, refused.Code)
+		if word := words[refused.Code]; word != "" {
+			cause = fmt.Errorf("%w: %s", cause, word)
+		}
+		return byState(refused.Code, records, cause)
+	}
+	if err := byTLS(operation, err); err != nil {
+		return err
 	}
 	var network net.Error
 	switch {
@@ -37,6 +46,30 @@ func classify(operation string, records int, err error) error {
 	// The driver's own errors: most are a connection that broke. Their texts
 	// may quote arguments or the connection string.
 	return sinks.RetryAfter(sinks.ReasonUnavailable, 0, fmt.Errorf("%s: %T", operation, err))
+}
+
+// byTLS marks what keeps a server from being trusted, nil if err is no such
+// thing: a person has to see to it.
+func byTLS(operation string, err error) error {
+	var untrusted *tls.CertificateVerificationError
+	var otherName x509.HostnameError
+	switch {
+	case errors.As(err, &otherName):
+		return sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("%s: the server's certificate is for another name: connect by the name that it has, or set sslmode=verify-ca in DSN", operation))
+	case errors.As(err, &untrusted):
+		return sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("%s: the server's certificate is signed by nobody that is trusted, or is out of date: name the file of its authority in DSN, as sslrootcert=/path/ca.crt", operation))
+	}
+	return nil
+}
+
+// words say of some codes what they come from, and what to do.
+var words = map[string]string{
+	"25006": "the server takes no writes, as a standby does not: name the primary in DSN, or several hosts with target_session_attrs=read-write",
+	"28P01": "the role or its password is not as the server has it: see DSN",
+	"28000": "the server does not let this role in from here: see DSN, and the server's pg_hba.conf",
+	"3D000": "there is no such database: see DSN",
+	"3F000": "there is no such schema: create it, or name another in SCHEMA",
+	"53300": "the server has no connection left: lower MAX_CONNECTIONS, or raise the server's max_connections",
 }
 
 // byState knows the codes of

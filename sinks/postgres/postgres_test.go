@@ -10,49 +10,24 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"clerkconnect/schemas"
-	"clerkconnect/sinks"
+	"clerkconnect/sinks/mapping"
 	"clerkconnect/sinks/postgres"
 	"clerkconnect/sinks/sinktest"
 	"clerkconnect/sinks/usertable"
 )
 
 func TestSink(t *testing.T) {
-	sinktest.Run(t, sinktest.Harness{New: func(t testing.TB) sinktest.Destination { return newDestination(t, "") }})
-}
-
-// TestSink_CacheDescribe runs the suite without named prepared statements, as
-// behind an old PgBouncer.
-func TestSink_CacheDescribe(t *testing.T) {
-	sinktest.Run(t, sinktest.Harness{New: func(t testing.TB) sinktest.Destination {
-		return newDestination(t, "default_query_exec_mode=cache_describe")
-	}})
-}
-
-// newDestination is a schema behind a proxy, whose users table refuses the
-// locale "poison" with an error that quotes the whole row.
-func newDestination(t testing.TB, option string) sinktest.Destination {
-	s := newServer(t)
-	proxy := sinktest.NewProxy(t, s.address)
-	cfg := s.config()
-	cfg.DSN = s.through(proxy.Address, option)
-	open(t, cfg)
-	s.exec(t, "ALTER TABLE %.clerk_users ADD CHECK (locale <> 'poison')")
-	return sinktest.Destination{
-		Sink:   func(t testing.TB) sinks.Sink { return newSink(t, cfg) },
-		Read:   s.read,
-		Dump:   s.dump,
-		Break:  func(testing.TB) func() { return proxy.Cut() },
-		Poison: func(u *schemas.User) { u.Locale = new("poison") },
-	}
+	sinktest.Run(t, sinktest.Harness{New: func(t testing.TB) sinktest.Destination { return newDestination(t, "", usertable.DeletionHard) }})
 }
 
 // server is a schema of the test's own.
 type server struct {
 	dsn, address, schema string
 	pool                 *pgxpool.Pool // round the sink
+	where                string        // what read shows, besides
 }
 
 func newServer(t testing.TB) server {
@@ -63,9 +38,7 @@ func newServer(t testing.TB) server {
 		t.Fatal("TEST_POSTGRES_DSN is no connection string")
 	}
 	cfg.MaxConns = 1
-	if s.pool, err = pgxpool.NewWithConfig(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
+	s.pool = newPool(t, cfg)
 	s.address = net.JoinHostPort(cfg.ConnConfig.Host, fmt.Sprint(cfg.ConnConfig.Port))
 	s.exec(t, "CREATE SCHEMA %")
 	t.Cleanup(func() {
@@ -73,6 +46,16 @@ func newServer(t testing.TB) server {
 		s.pool.Close()
 	})
 	return s
+}
+
+func newPool(t testing.TB, cfg *pgxpool.Config) *pgxpool.Pool {
+	t.Helper()
+	cfg.ConnConfig.RuntimeParams["synchronous_commit"] = "off" // what tests make need not outlive the server
+	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pool
 }
 
 // through returns the connection string with another address, and an option.
@@ -107,26 +90,39 @@ func (s server) text(t testing.TB, query string, args ...any) (text string) {
 }
 
 func (s server) config() postgres.Config {
-	return postgres.Config{DSN: s.through(s.address, "application_name="+s.schema), Schema: s.schema, CreateTable: true, MaxConnections: 2}
+	return postgres.Config{Config: usertable.Config{CreateTable: true}, DSN: s.through(s.address, "application_name="+s.schema), Schema: s.schema, MaxConnections: 2}
 }
 
+// dump returns every row of every table of the schema.
 func (s server) dump(t testing.TB) []byte {
 	t.Helper()
-	return []byte(s.text(t, "SELECT coalesce(string_agg(u::text, E'\n'), '') || (SELECT coalesce(string_agg(v::text, E'\n'), '') FROM %.clerk_connect_versions v) FROM %.clerk_users u"))
+	tables, err := s.pool.Query(context.Background(), "SELECT tablename::text FROM pg_tables WHERE schemaname = $1", s.schema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := pgx.CollectRows(tables, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, name := range names {
+		all.WriteString(s.text(t, "SELECT coalesce(string_agg(r::text, E'\n'), '') FROM %."+usertable.Quote(name)+" r"))
+	}
+	return []byte(all.String())
 }
 
 // read reads rows as the suite wants them.
 func (s server) read(t testing.TB, ids ...string) map[string]sinktest.Row {
 	t.Helper()
-	columns, names := usertable.Columns(), []string{"id"}
+	columns, names := mapping.Fields(), []string{"id"}
 	for _, c := range columns {
 		name := c.Name
-		if c.Kind == usertable.JSON {
+		if c.Kind == mapping.JSON {
 			name += "::text"
 		}
 		names = append(names, name)
 	}
-	found, err := s.pool.Query(context.Background(), s.in("SELECT "+strings.Join(names, ", ")+" FROM %.clerk_users WHERE id = ANY($1)"), ids)
+	found, err := s.pool.Query(context.Background(), s.in("SELECT "+strings.Join(names, ", ")+" FROM %.clerk_users WHERE id = ANY($1)"+s.where), ids)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +152,7 @@ func (s server) read(t testing.TB, ids ...string) map[string]sinktest.Row {
 }
 
 // field is the name in user.avsc of what a column holds.
-func field(c usertable.Column) string {
+func field(c mapping.Field) string {
 	if c.Name == "email" {
 		return "primary_email_address"
 	}

@@ -7,13 +7,11 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/pgconn"
 
-	"clerkconnect/schemas"
 	"clerkconnect/sinks"
 	"clerkconnect/sinks/usertable"
 )
@@ -22,158 +20,239 @@ import (
 // caller's context may be over.
 const rollbackTimeout = 5 * time.Second
 
-var types = map[usertable.Kind]string{
-	usertable.Text: "text", usertable.JSON: "jsonb", usertable.Bool: "boolean", usertable.Integer: "bigint", usertable.Time: "timestamptz(3)",
+// effects are what became of a batch.
+type effects struct {
+	moved   map[string]bool     // ids whose guard moved
+	removed map[string]bool     // ids whose row was deleted
+	kept    map[string][]string // ids whose row an erasure kept, and the tables that refer to it, if that was asked
 }
 
-// arrayTypes are the types in which values travel.
-var arrayTypes = map[usertable.Kind]string{
-	usertable.Text: "text[]", usertable.JSON: "text[]", usertable.Bool: "boolean[]", usertable.Integer: "bigint[]", usertable.Time: "timestamptz[]",
-}
-
-// statements are the texts of the pipeline and of the two readers.
-type statements struct {
-	begin, settings, advance, remove, replace, commit string
-	keys, confirm                                     string
-}
-
-func newStatements(users, versions string, columns []usertable.Column) statements {
-	arrays, values := []string{"$1::text[]"}, []string{"i.id"}
-	for i, c := range columns {
-		value := "i." + usertable.Quote(c.Name)
-		if c.Kind == usertable.JSON {
-			value += "::jsonb"
-		}
-		arrays, values = append(arrays, "$"+strconv.Itoa(i+2)+"::"+arrayTypes[c.Kind]), append(values, value)
-	}
-	names := "id, " + usertable.Names(columns, "")
-	return statements{
-		begin: "BEGIN ISOLATION LEVEL READ COMMITTED",
-		settings: "SELECT set_config('statement_timeout', $1, true), " +
-			"CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END",
-		advance: "INSERT INTO " + versions + " AS held (id, epoch, version, deleted)\n" +
-			"SELECT * FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::boolean[])" + usertable.AdvanceClause + "\nRETURNING held.id",
-		remove: "DELETE FROM " + users + " AS u USING " + versions + " AS v\n" +
-			"WHERE v.id = ANY($1::text[]) AND v.deleted AND u.id = v.id\nRETURNING v.id",
-		replace: "INSERT INTO " + users + " (" + names + ")\nSELECT " + strings.Join(values, ", ") +
-			"\nFROM unnest(" + strings.Join(arrays, ", ") + ") AS i (" + names + ")\n" +
-			"JOIN " + versions + " AS v ON v.id = i.id AND v.xmin = pg_current_xact_id()::xid" + usertable.ReplaceClause(columns),
-		commit: "COMMIT",
-		// Bytewise order, whatever the collation of the database.
-		keys:    "SELECT id FROM " + users + ` WHERE id COLLATE "C" > $1 ORDER BY id COLLATE "C" LIMIT $2`,
-		confirm: "SELECT id FROM " + users + " WHERE id = $1",
-	}
-}
-
-// arranged is a batch as the statements take it: by columns, ids sorted.
-type arranged struct {
-	ids     []string // all
-	epochs  []int32
-	numbers []int64
-	deleted []bool
-	erased  []string // ids of erasures
-	users   []any    // ids of changes, then an array for each column
-}
-
-func arrange(batch []sinks.Record, columns []usertable.Column) arranged {
-	sorted := slices.Clone(batch)
-	slices.SortFunc(sorted, func(a, b sinks.Record) int { return cmp.Compare(a.ClerkID, b.ClerkID) })
-	a := arranged{erased: []string{}}
-	changed := []string{}
-	var users []*schemas.User
-	for _, r := range sorted {
-		rank := r.Rank()
-		a.ids, a.epochs = append(a.ids, r.ClerkID), append(a.epochs, rank.Epoch)
-		a.numbers, a.deleted = append(a.numbers, rank.Number), append(a.deleted, r.Erase())
-		if r.Erase() {
-			a.erased = append(a.erased, r.ClerkID)
-			continue
-		}
-		changed, users = append(changed, r.ClerkID), append(users, &r.Change.User)
-	}
-	a.users = append(a.users, changed)
-	for _, c := range columns {
-		a.users = append(a.users, array(c, users))
-	}
-	return a
-}
-
-// array returns a column's values of all users, nil for null.
-func array(c usertable.Column, users []*schemas.User) any {
-	switch c.Kind {
-	case usertable.Bool:
-		return values[bool](c, users)
-	case usertable.Integer:
-		return values[int64](c, users)
-	case usertable.Time:
-		return values[time.Time](c, users)
-	default:
-		return values[string](c, users)
-	}
-}
-
-func values[T any](c usertable.Column, users []*schemas.User) []*T {
-	list := make([]*T, len(users))
-	for i, u := range users {
-		if value, ok := c.Value(u).(T); ok {
-			list[i] = &value
-		}
-	}
-	return list
-}
-
-// effects are the ids that moved, and of these the ones whose row was deleted.
-type effects struct{ moved, removed map[string]bool }
-
-// Apply implements [sinks.Sink]: one transaction in one round trip.
-func (s *Sink) Apply(ctx context.Context, batch []sinks.Record) error {
-	pool, err := s.opened()
-	if err != nil {
-		return err
-	}
-	done, err := s.write(ctx, pool, arrange(batch, s.columns))
-	if err != nil {
-		return err
-	}
-	for _, r := range batch {
+// report says of each record that has not failed what was done.
+func (e effects) report(policy usertable.Deletion, batch []sinks.Record, failed *sinks.BatchError) {
+	for i, r := range batch {
+		referring, kept := e.kept[r.ClerkID]
 		switch {
-		case !done.moved[r.ClerkID]:
+		case failed.Failed(i) != nil:
+		case !e.moved[r.ClerkID]:
 			r.Superseded()
-		case r.Erase() && done.removed[r.ClerkID]:
-			r.Erased(schemas.OutcomeDeleted)
 		case r.Erase():
-			r.Erased(schemas.OutcomeNotPresent)
+			policy.Fate(kept || e.removed[r.ClerkID], referring).Report(r)
 		}
 	}
-	return nil
 }
 
-// write sends the pipeline.
-func (s *Sink) write(ctx context.Context, pool *pgxpool.Pool, a arranged) (effects, error) {
-	conn, err := pool.Acquire(ctx)
+// Apply implements [sinks.Sink]: one transaction in one round trip. If a unique
+// key on columns of ours refuses it, another one settles who may have what.
+func (s *Sink) Apply(ctx context.Context, batch []sinks.Record) error {
+	db, err := s.opened()
+	if err != nil {
+		return err
+	}
+	var failed sinks.BatchError
+	fit, err := db.sift(ctx, batch, &failed)
+	if err != nil {
+		return classify("look at the guards", len(batch), err)
+	}
+	if len(fit) == 0 {
+		return failed.Err()
+	}
+	done, err := db.pipeline(ctx, fit)
+	if err != nil {
+		done, err = s.again(ctx, db, batch, fit, &failed, err)
+	}
+	if err != nil {
+		return classify(db.operation(fit, err), len(fit), err)
+	}
+	done.report(db.plan.Deletion, batch, &failed)
+	return failed.Err()
+}
+
+// operation says what was done when err came, and what a person may do about
+// it.
+func (d *database) operation(records []sinks.Record, err error) string {
+	text := fmt.Sprintf("write %d records", len(records))
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) || refused.Code != codeForeign {
+		return text
+	}
+	if _, erasures := split(records); len(erasures) == 0 {
+		return text + ": the foreign key " + refused.ConstraintName + " refuses a value of ours"
+	}
+	return text + ": rows of " + refused.TableName + " refer to an erased user, which the foreign key " + refused.ConstraintName +
+		" forbids to delete or to change: set DELETION=auto or anonymize, delete those rows, or give the key an action"
+}
+
+// sift returns the records that have a value in every column that takes no
+// null, sorted by id. The others fail, unless they come too late in any case.
+func (d *database) sift(ctx context.Context, batch []sinks.Record, failed *sinks.BatchError) ([]sinks.Record, error) {
+	fit := make([]sinks.Record, 0, len(batch))
+	unfit := map[int]error{}
+	var ids []string
+	for i, r := range batch {
+		if !r.Erase() {
+			if err := d.plan.Check(r); err != nil {
+				unfit[i], ids = err, append(ids, r.ClerkID)
+				continue
+			}
+		}
+		fit = append(fit, r)
+	}
+	slices.SortFunc(fit, func(a, b sinks.Record) int { return cmp.Compare(a.ClerkID, b.ClerkID) })
+	if len(unfit) == 0 {
+		return fit, nil
+	}
+	rows, err := d.pool.Query(ctx, d.superseded, ids)
+	if err != nil {
+		return nil, err
+	}
+	guards, err := collectGuards(rows)
+	for i, cause := range unfit {
+		if _, moves := guards[batch[i].ClerkID].Advance(batch[i]); moves {
+			failed.Fail(i, cause)
+		}
+	}
+	return fit, err
+}
+
+func collectGuards(rows pgx.Rows) (map[string]sinks.Guard, error) {
+	guards := map[string]sinks.Guard{}
+	var id string
+	var g sinks.Guard
+	_, err := pgx.ForEachRow(rows, []any{&id, &g.Rank.Epoch, &g.Rank.Number, &g.Deleted}, func() error {
+		guards[id] = g
+		return nil
+	})
+	return guards, err
+}
+
+// pipeline writes records, sorted by id, in one round trip.
+func (d *database) pipeline(ctx context.Context, records []sinks.Record) (effects, error) {
+	conn, err := d.pool.Acquire(ctx)
 	if err != nil {
 		return effects{}, classify("connect", 0, err)
 	}
 	defer conn.Release()
-	var done effects
-	pipeline := &pgx.Batch{}
-	pipeline.Queue(s.statements.begin)
-	pipeline.Queue(s.statements.settings, strconv.FormatInt(s.cfg.StatementTimeout.Milliseconds(), 10))
-	pipeline.Queue(s.statements.advance, a.ids, a.epochs, a.numbers, a.deleted).Query(func(rows pgx.Rows) (err error) {
+	changes, erasures := split(records)
+	done := effects{removed: map[string]bool{}, kept: map[string][]string{}}
+	batch := &pgx.Batch{}
+	batch.Queue(d.begin)
+	batch.Queue(d.settings, d.timeout())
+	batch.Queue(d.advance, ranks(records)...).Query(func(rows pgx.Rows) (err error) {
 		done.moved, err = set(rows)
 		return err
 	})
-	pipeline.Queue(s.statements.remove, a.erased).Query(func(rows pgx.Rows) (err error) {
-		done.removed, err = set(rows)
-		return err
-	})
-	pipeline.Queue(s.statements.replace, a.users...)
-	pipeline.Queue(s.statements.commit)
-	if err := conn.SendBatch(ctx, pipeline).Close(); err != nil {
+	if len(erasures) > 0 {
+		d.queueErasures(batch, erasures, &done)
+	}
+	if len(changes) > 0 || len(erasures) == 0 {
+		batch.Queue(d.replace, d.values(changes, nil)...)
+	}
+	batch.Queue(d.commit)
+	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 		// Or the pool would throw the connection away.
-		return effects{}, errors.Join(classify(fmt.Sprintf("write %d records", len(a.ids)), len(a.ids), err), rollback(ctx, conn.Conn()))
+		return effects{}, errors.Join(err, rollback(ctx, conn.Conn()))
 	}
 	return done, nil
+}
+
+// queueErasures adds the statements of erasures whose guards have advanced.
+func (d *database) queueErasures(batch *pgx.Batch, erasures []sinks.Record, done *effects) {
+	ids := idsOf(erasures)
+	if d.hold != "" {
+		batch.Queue(d.hold, ids)
+	}
+	if d.keep != "" {
+		batch.Queue(d.keep, d.remains(erasures)...).Query(func(rows pgx.Rows) error {
+			var id string
+			var referring []string
+			_, err := pgx.ForEachRow(rows, []any{&id, &referring}, func() error {
+				done.kept[id] = slices.Clone(referring)
+				return nil
+			})
+			return err
+		})
+	}
+	if d.remove != "" {
+		batch.Queue(d.remove, ids).Query(func(rows pgx.Rows) (err error) {
+			done.removed, err = set(rows)
+			return err
+		})
+	}
+	if d.unchanged != "" {
+		// Last: the table is locked against new foreign keys since the deletion.
+		batch.Queue(d.unchanged)
+	}
+}
+
+func (d *database) timeout() string {
+	return strconv.FormatInt(d.cfg.StatementTimeout.Milliseconds(), 10)
+}
+
+// split parts changes from erasures.
+func split(records []sinks.Record) (changes, erasures []sinks.Record) {
+	for _, r := range records {
+		if r.Erase() {
+			erasures = append(erasures, r)
+		} else {
+			changes = append(changes, r)
+		}
+	}
+	return changes, erasures
+}
+
+func idsOf(records []sinks.Record) []string {
+	ids := make([]string, len(records))
+	for i, r := range records {
+		ids[i] = r.ClerkID
+	}
+	return ids
+}
+
+// ranks returns the arguments of the statement that advances the guards.
+func ranks(records []sinks.Record) []any {
+	epochs, numbers, deleted := make([]int32, len(records)), make([]int64, len(records)), make([]bool, len(records))
+	for i, r := range records {
+		rank := r.Rank()
+		epochs[i], numbers[i], deleted[i] = rank.Epoch, rank.Number, r.Erase()
+	}
+	return []any{idsOf(records), epochs, numbers, deleted}
+}
+
+// vacant are the values, by Clerk ID and column, that stand in nobody's way and
+// are written instead of a user's own.
+type vacant map[string]map[string]any
+
+// values returns the arguments of the statement that writes changes.
+func (d *database) values(changes []sinks.Record, instead vacant) []any {
+	args := []any{idsOf(changes)}
+	for _, t := range slices.Concat(d.columns, d.inserts) {
+		args = append(args, t.array(changes, func(t target, r sinks.Record) any {
+			if value, waits := instead[r.ClerkID][t.Column.Name]; waits {
+				return value
+			}
+			return t.value(r.ClerkID, &r.Change.User)
+		}))
+	}
+	return args
+}
+
+// remains returns the arguments of the statement that keeps the rows of the
+// erased.
+func (d *database) remains(erasures []sinks.Record) []any {
+	deletedAt := make([]time.Time, len(erasures))
+	at := map[string]time.Time{}
+	for i, r := range erasures {
+		deletedAt[i] = usertable.DeletedAt(r)
+		at[r.ClerkID] = deletedAt[i]
+	}
+	args := []any{idsOf(erasures), deletedAt}
+	if d.plan.Deletion == usertable.DeletionSoft {
+		return args
+	}
+	for _, t := range d.columns {
+		args = append(args, t.array(erasures, func(t target, r sinks.Record) any { return t.anonymous(r.ClerkID, at[r.ClerkID]) }))
+	}
+	return args
 }
 
 func rollback(ctx context.Context, conn *pgx.Conn) error {

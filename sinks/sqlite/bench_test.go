@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"clerkconnect/sinks"
+	"clerkconnect/sinks/mapping"
 	"clerkconnect/sinks/sinktest"
 	"clerkconnect/sinks/sqlite"
 	"clerkconnect/sinks/usertable"
@@ -21,20 +22,20 @@ import (
 func BenchmarkApply(b *testing.B) {
 	sinktest.Benchmark(b, func(b *testing.B) sinktest.Bench {
 		path := filepath.Join(b.TempDir(), "users.db")
-		sink := openSink(b, sqlite.Config{Path: path, CreateTable: true, BusyTimeout: time.Second})
+		sink := openSink(b, sqlite.Config{Config: usertable.Config{CreateTable: true}, Path: path, BusyTimeout: time.Second})
 		db, err := sql.Open("sqlite", "file:"+path+"?_pragma=synchronous(FULL)&_pragma=secure_delete(ON)")
 		if err != nil {
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { _ = db.Close() })
-		columns := usertable.Columns()
-		exec(b, db, "CREATE TABLE plain (id TEXT NOT NULL PRIMARY KEY, "+usertable.Names(columns, "")+")")
+		columns := mapping.Fields()
+		exec(b, db, "CREATE TABLE plain (id TEXT NOT NULL PRIMARY KEY, "+names(columns)+")")
 		return sinktest.Bench{Sink: sink, Plain: func(batch []sinks.Record) time.Duration { return plainRows(b, db, columns, batch) }}
 	})
 }
 
 // plainRows inserts the batch and returns how long it took.
-func plainRows(b *testing.B, db *sql.DB, columns []usertable.Column, batch []sinks.Record) time.Duration {
+func plainRows(b *testing.B, db *sql.DB, columns []mapping.Field, batch []sinks.Record) time.Duration {
 	b.Helper()
 	start := time.Now()
 	tx, err := db.BeginTx(b.Context(), nil)
@@ -62,4 +63,12 @@ func plainRows(b *testing.B, db *sql.DB, columns []usertable.Column, batch []sin
 		b.Fatal(err)
 	}
 	return time.Since(start)
+}
+
+func names(columns []mapping.Field) string {
+	list := make([]string, len(columns))
+	for i, c := range columns {
+		list[i] = c.Name
+	}
+	return strings.Join(list, ", ")
 }

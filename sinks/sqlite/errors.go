@@ -22,7 +22,10 @@ func classify(operation string, err error) error { return classifyBatch(operatio
 
 // classifyBatch is classify for an error of a batch of that many records.
 func classifyBatch(operation string, records int, err error) error {
+	var marked *sinks.Error
 	switch {
+	case errors.As(err, &marked):
+		return marked
 	case errors.Is(err, context.DeadlineExceeded):
 		return sinks.RetryAfter(sinks.ReasonTimeout, 0, fmt.Errorf("%s: %w", operation, err))
 	case errors.Is(err, context.Canceled), errors.Is(err, sql.ErrTxDone): // the latter when the context ends within a batch
@@ -34,7 +37,7 @@ func classifyBatch(operation string, records int, err error) error {
 	}
 	cause := fmt.Errorf("%s: SQLite result code %d", operation, failure.Code())
 	switch failure.Code() {
-	case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+	case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
 		// A key of the application's that another user holds, perhaps for a
 		// moment only, or rows of the application that refer to this one: worth
 		// another try, once the runner has found out which record it is.
@@ -60,4 +63,22 @@ func classifyBatch(operation string, records int, err error) error {
 		return sinks.Fatal(sinks.ReasonMisconfigured, cause)
 	}
 	return cause
+}
+
+// ofRecord reports whether err says something of a record and nothing of the
+// database.
+func ofRecord(err error) bool {
+	var marked *sinks.Error
+	if errors.As(err, &marked) {
+		return marked.Class == sinks.ClassPermanent || marked.Reason == sinks.ReasonConflict
+	}
+	var failure *sqlite.Error
+	if !errors.As(err, &failure) {
+		return errors.As(err, new(waiting))
+	}
+	switch failure.Code() & 0xff {
+	case sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH:
+		return true
+	}
+	return false
 }

@@ -8,52 +8,48 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
+	"syscall"
 	"time"
 
-	"clerkconnect/schemas"
 	"clerkconnect/sinks"
 	"clerkconnect/sinks/usertable"
 )
 
 var (
-	_ sinks.Sink      = (*Sink)(nil)
-	_ sinks.Lister    = (*Sink)(nil)
-	_ sinks.Confirmer = (*Sink)(nil)
+	_ sinks.Sink        = (*Sink)(nil)
+	_ sinks.Lister      = (*Sink)(nil)
+	_ sinks.Confirmer   = (*Sink)(nil)
+	_ sinks.Initializer = (*Sink)(nil)
 )
-
-// timeLayout is ISO 8601 with milliseconds, in UTC.
-const timeLayout = "2006-01-02T15:04:05.000Z"
-
-var types = map[usertable.Kind]string{
-	usertable.Text: "TEXT", usertable.JSON: "TEXT", usertable.Bool: "INTEGER", usertable.Integer: "INTEGER", usertable.Time: "TEXT",
-}
 
 // Sink writes users to a table of an SQLite file. Safe for concurrent use
 // between Open and Close.
 type Sink struct {
 	cfg             Config
-	columns         []usertable.Column
-	users, versions string // quoted names
+	plan            usertable.Plan // Open says what is required
+	users, versions string         // quoted names
+	// between, for tests, is called after everything is written and before the
+	// commit.
+	between func()
 
-	db                       *sql.DB // nil: not open
-	advance, replace, remove *sql.Stmt
+	db         *sql.DB // nil: not open
+	statements statements
+	catalogue  catalogue // as of its version; whoever has the one connection may use it
 }
 
-// New returns a sink for cfg, or what is wrong with cfg. It does no I/O. An
-// empty cfg.Table is the default one.
+// New returns a sink for cfg, or what is wrong with cfg. It does no I/O. A
+// setting that is zero has its default, but for CreateTable and BusyTimeout.
 func New(cfg Config) (*Sink, error) {
-	if cfg.Table == "" {
-		cfg.Table = usertable.DefaultTable
-	}
+	cfg = cfg.withDefaults()
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	plan, err := usertable.NewPlan(cfg.Config)
+	if err != nil {
+		return nil, err
+	}
 	return &Sink{
-		cfg:      cfg,
-		columns:  usertable.Columns(),
-		users:    usertable.Quote(cfg.Table),
-		versions: usertable.Quote(usertable.VersionsTable(cfg.Table)),
+		cfg: cfg, plan: plan, users: usertable.Quote(plan.Table), versions: usertable.Quote(plan.Versions), between: func() {},
 	}, nil
 }
 
@@ -64,81 +60,93 @@ func (s *Sink) Capabilities() sinks.Capabilities {
 	return sinks.Capabilities{Kind: "sqlite", MaxBatch: 500, MaxInFlight: 1}
 }
 
-// Open implements [sinks.Sink].
-func (s *Sink) Open(ctx context.Context) (err error) {
+// Open implements [sinks.Sink]. It creates what may be created and is not
+// there, names all that is wrong with what is, and prepares every statement.
+func (s *Sink) Open(ctx context.Context) error {
 	if s.db != nil {
 		return nil
 	}
-	if err := createFile(s.cfg.Path); err != nil {
+	db, err := s.connect()
+	if err != nil {
 		return err
 	}
-	if s.db, err = sql.Open("sqlite", s.dsn()); err != nil {
-		return classify("open", err)
+	if err := s.prepare(ctx, db); err != nil {
+		return errors.Join(err, closeDB(db))
 	}
-	// One connection: SQLite would make a second writer wait all the same.
-	s.db.SetMaxOpenConns(1)
-	if err := s.prepare(ctx); err != nil {
-		return errors.Join(err, s.Close())
-	}
+	s.db = db
 	return nil
 }
 
-// createFile makes the file before SQLite does, because SQLite would let
-// everybody read it. Its write-ahead log inherits the mode.
-func createFile(path string) error {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	switch {
-	case errors.Is(err, os.ErrPermission):
-		return sinks.Fatal(sinks.ReasonUnauthorized, err)
-	case errors.Is(err, os.ErrNotExist):
-		return sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("%w: the folder must exist", err))
-	case err != nil:
-		return sinks.RetryAfter(sinks.ReasonUnavailable, 0, err)
+// connect opens the file, and creates it if it is not there.
+func (s *Sink) connect() (*sql.DB, error) {
+	fresh, err := createFile(s.cfg.Path)
+	if err != nil {
+		return nil, err
 	}
-	return file.Close()
+	db, err := sql.Open("sqlite", s.dsn(fresh))
+	if err != nil {
+		return nil, classify("open", err)
+	}
+	// One connection: SQLite would make a second writer wait all the same.
+	db.SetMaxOpenConns(1)
+	return db, nil
 }
 
-func (s *Sink) dsn() string {
+// createFile makes the file before SQLite does, because SQLite would let
+// everybody read it. Its write-ahead log inherits the mode. fresh tells that
+// there is nothing in it.
+func createFile(path string) (fresh bool, err error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	switch {
+	case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EROFS):
+		return false, sinks.Fatal(sinks.ReasonUnauthorized, err)
+	case errors.Is(err, os.ErrNotExist):
+		return false, sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("%w: the folder must exist", err))
+	case err != nil:
+		return false, sinks.RetryAfter(sinks.ReasonUnavailable, 0, err)
+	}
+	info, err := file.Stat()
+	if err == nil {
+		fresh = info.Size() == 0
+	}
+	return fresh, file.Close()
+}
+
+// dsn leaves the journal mode of a file that is there as the application has
+// chosen it: it is kept in the file.
+func (s *Sink) dsn(fresh bool) string {
 	path, err := filepath.Abs(s.cfg.Path)
 	if err != nil {
 		path = s.cfg.Path
 	}
-	query := url.Values{"_txlock": {"immediate"}, "_pragma": {
+	pragmas := []string{
 		fmt.Sprintf("busy_timeout(%d)", s.cfg.BusyTimeout.Milliseconds()),
-		"journal_mode(WAL)", "synchronous(FULL)", "secure_delete(ON)",
-	}}
+		"synchronous(FULL)", "secure_delete(ON)", "foreign_keys(ON)",
+	}
+	if fresh {
+		pragmas = append(pragmas, "journal_mode(WAL)")
+	}
+	query := url.Values{"_txlock": {"immediate"}, "_pragma": pragmas}
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: query.Encode()}).String()
 }
 
-func (s *Sink) prepare(ctx context.Context) error {
+// prepare creates the tables, checks them, and prepares the statements.
+func (s *Sink) prepare(ctx context.Context, db *sql.DB) error {
 	if s.cfg.CreateTable {
-		for _, ddl := range []string{
-			usertable.CreateTable(s.users, s.columns, types),
-			"CREATE TABLE IF NOT EXISTS " + s.versions +
-				" (id TEXT NOT NULL PRIMARY KEY, epoch INTEGER NOT NULL, version INTEGER NOT NULL, deleted INTEGER NOT NULL) WITHOUT ROWID",
-		} {
-			if _, err := s.db.ExecContext(ctx, ddl); err != nil {
-				return classify("create table", err)
-			}
+		if err := s.create(ctx, db); err != nil {
+			return err
 		}
 	}
-	names, err := s.list(ctx, "SELECT name FROM pragma_table_info(?)", s.cfg.Table)
+	table, err := readTable(ctx, db, s.plan.Table)
 	if err != nil {
 		return classify("read the table's columns", err)
 	}
-	if missing := usertable.Missing(s.columns, names); len(missing) > 0 {
-		return sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("table %s lacks columns: %s", s.cfg.Table, strings.Join(missing, ", ")))
+	if err := s.check(ctx, db, table); err != nil {
+		return err
 	}
-	placeholders := strings.Repeat(", ?", len(s.columns))
-	for statement, text := range map[**sql.Stmt]string{
-		&s.advance: "INSERT INTO " + s.versions + " AS held (id, epoch, version, deleted) VALUES (?, ?, ?, ?)" + usertable.AdvanceClause,
-		&s.replace: "INSERT INTO " + s.users + " (id, " + usertable.Names(s.columns, "") + ") VALUES (?" + placeholders + ")" +
-			usertable.ReplaceClause(s.columns),
-		&s.remove: "DELETE FROM " + s.users + " WHERE id = ?",
-	} {
-		if *statement, err = s.db.PrepareContext(ctx, text); err != nil {
-			return classify("prepare", err)
-		}
+	s.plan.Require(table.required)
+	if s.statements, err = s.prepareStatements(ctx, db, table); err != nil {
+		return classify("prepare", err)
 	}
 	return nil
 }
@@ -148,126 +156,29 @@ func (s *Sink) Close() error {
 	if s.db == nil {
 		return nil
 	}
-	err := s.db.Close() // closes the statements too
-	s.db = nil
-	if err != nil {
+	err := closeDB(s.db) // closes the statements too
+	s.db, s.catalogue = nil, catalogue{}
+	return err
+}
+
+func closeDB(db *sql.DB) error {
+	if err := db.Close(); err != nil {
 		return classify("close", err)
 	}
 	return nil
 }
 
-// Apply implements [sinks.Sink]: one transaction, in which the side table
-// decides, record by record, what may touch the users table.
-func (s *Sink) Apply(ctx context.Context, batch []sinks.Record) error {
-	if s.db == nil {
-		return errNotOpen
-	}
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
-		return classify("begin", err)
-	}
-	defer tx.Rollback() //nolint:errcheck // after Commit it has nothing to do
-	write := writer{
-		ctx:     context.WithoutCancel(ctx), // a batch takes milliseconds; cancelling each statement would cost more than it
-		columns: s.columns, args: make([]any, 1+len(s.columns)),
-		advance: tx.Stmt(s.advance), replace: tx.Stmt(s.replace), remove: tx.Stmt(s.remove),
-	}
-	settled := make([]effect, len(batch))
-	erased := false
-	for i, r := range batch {
-		if settled[i], err = write.record(r); err != nil {
-			return classifyBatch(fmt.Sprintf("write %d records", len(batch)), len(batch), err)
-		}
-		erased = erased || settled[i] == removed
-	}
-	if err := tx.Commit(); err != nil {
-		return classifyBatch("commit", len(batch), err) // deferred constraints
-	}
-	for i, r := range batch {
-		settled[i].report(r)
-	}
-	if !erased {
-		return nil
-	}
-	// Overwrites what the write-ahead log still holds of the erased.
-	if _, err := s.db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
-		return classify("checkpoint", err)
-	}
-	return nil
-}
-
-// writer is the state of one Apply.
-type writer struct {
-	ctx                      context.Context
-	columns                  []usertable.Column
-	args                     []any // of replace, reused
-	advance, replace, remove *sql.Stmt
-}
-
-// effect is what became of one record.
-type effect int
-
-const (
-	superseded effect = iota
-	replaced
-	removed
-	absent // an erasure of a user who was not there
-)
-
-func (e effect) report(r sinks.Record) {
-	switch e {
-	case superseded:
-		r.Superseded()
-	case removed:
-		r.Erased(schemas.OutcomeDeleted)
-	case absent:
-		r.Erased(schemas.OutcomeNotPresent)
-	case replaced:
-	}
-}
-
-func (w *writer) record(r sinks.Record) (effect, error) {
-	rank := r.Rank()
-	moved, err := rowsAffected(w.advance.ExecContext(w.ctx, r.ClerkID, rank.Epoch, rank.Number, r.Erase()))
-	switch {
-	case err != nil || moved == 0:
-		return superseded, err
-	case r.Erase():
-		rows, err := rowsAffected(w.remove.ExecContext(w.ctx, r.ClerkID))
-		if rows == 0 {
-			return absent, err
-		}
-		return removed, err
-	}
-	w.args[0] = r.ClerkID
-	for i, c := range w.columns {
-		w.args[1+i] = value(c.Value(&r.Change.User))
-	}
-	_, err = w.replace.ExecContext(w.ctx, w.args...)
-	return replaced, err
-}
-
-func rowsAffected(result sql.Result, err error) (int64, error) {
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
-// value is v as the driver and the table take it.
-func value(v any) any {
-	if t, ok := v.(time.Time); ok {
-		return t.Format(timeLayout)
-	}
-	return v
-}
-
-// Keys implements [sinks.Lister].
+// Keys implements [sinks.Lister]. Users whose row an erasure has left are not
+// listed.
 func (s *Sink) Keys(ctx context.Context, after string, limit int) ([]string, error) {
 	if s.db == nil {
 		return nil, errNotOpen
 	}
-	keys, err := s.list(ctx, "SELECT id FROM "+s.users+" WHERE id COLLATE BINARY > ? ORDER BY id COLLATE BINARY LIMIT ?", after, limit)
+	rows, err := s.statements.keys.QueryContext(ctx, after, limit)
+	if err != nil {
+		return nil, classify("list keys", err)
+	}
+	keys, err := scan(rows, func(key *string) []any { return []any{key} })
 	if err != nil {
 		return nil, classify("list keys", err)
 	}
@@ -279,27 +190,48 @@ func (s *Sink) Confirm(ctx context.Context, clerkID string, _ []byte) (bool, err
 	if s.db == nil {
 		return false, errNotOpen
 	}
-	rows, err := s.list(ctx, "SELECT id FROM "+s.users+" WHERE id = ?", clerkID)
-	if err != nil {
+	args := []any{clerkID}
+	if s.plan.Deletion == usertable.DeletionAnonymize || s.plan.Deletion == usertable.DeletionAuto {
+		args = append(args, s.anonymous(clerkID)...)
+	}
+	var left int
+	if err := s.statements.left.QueryRowContext(ctx, args...).Scan(&left); err != nil {
 		return false, classify("confirm an erasure", err)
 	}
-	return len(rows) == 0, nil
+	return left == 0, nil
 }
 
-// list returns the first column of a query's rows.
-func (s *Sink) list(ctx context.Context, query string, args ...any) ([]string, error) {
-	rows, err := s.db.QueryContext(ctx, query, args...)
+// querier is a database or a transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// query returns a query's rows; into says where the columns of one go.
+func query[T any](ctx context.Context, q querier, text string, into func(*T) []any, args ...any) ([]T, error) {
+	rows, err := q.QueryContext(ctx, text, args...)
 	if err != nil {
 		return nil, err
 	}
+	return scan(rows, into)
+}
+
+func scan[T any](rows *sql.Rows, into func(*T) []any) ([]T, error) {
 	defer rows.Close()
-	var list []string
+	var list []T
 	for rows.Next() {
-		var item string
-		if err := rows.Scan(&item); err != nil {
+		var item T
+		if err := rows.Scan(into(&item)...); err != nil {
 			return nil, err
 		}
 		list = append(list, item)
 	}
 	return list, rows.Err()
+}
+
+// value is v as the table takes it.
+func (s *Sink) value(v any) any {
+	if t, ok := v.(time.Time); ok {
+		return s.cfg.TimeFormat.value(t)
+	}
+	return v
 }

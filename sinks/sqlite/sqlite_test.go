@@ -12,22 +12,28 @@ import (
 
 	"clerkconnect/schemas"
 	"clerkconnect/sinks"
+	"clerkconnect/sinks/mapping"
 	"clerkconnect/sinks/sinktest"
 	"clerkconnect/sinks/sqlite"
 	"clerkconnect/sinks/usertable"
 )
 
 func TestSink(t *testing.T) {
-	sinktest.Run(t, sinktest.Harness{New: newDestination})
+	for _, policy := range usertable.Deletions() {
+		t.Run(string(policy), func(t *testing.T) {
+			sinktest.Run(t, sinktest.Harness{Erased: outcomes[policy], New: func(t testing.TB) sinktest.Destination { return newDestination(t, policy) }})
+		})
+	}
 }
 
 // newDestination is a file whose users table refuses the locale "poison", with
 // the value in the message.
-func newDestination(t testing.TB) sinktest.Destination {
+func newDestination(t testing.TB, policy usertable.Deletion) sinktest.Destination {
 	path := filepath.Join(t.TempDir(), "users #1?.db")
-	first := openSink(t, sqlite.Config{Path: path, CreateTable: true, BusyTimeout: 5 * time.Second})
+	settings := usertable.Config{CreateTable: true, Deletion: policy}
+	first := openSink(t, sqlite.Config{Config: settings, Path: path, BusyTimeout: 5 * time.Second})
 	close(t, first)
-	db, err := sql.Open("sqlite", "file:"+strings.NewReplacer("#", "%23", "?", "%3F").Replace(path))
+	db, err := sql.Open("sqlite", "file:"+escape.Replace(path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,8 +43,10 @@ func newDestination(t testing.TB) sinktest.Destination {
 		BEGIN SELECT RAISE(ABORT, 'cannot take ' || NEW.first_name); END`)
 	busy := 5 * time.Second
 	return sinktest.Destination{
-		Sink: func(t testing.TB) sinks.Sink { return newSink(t, sqlite.Config{Path: path, BusyTimeout: busy}) },
-		Read: func(t testing.TB, ids ...string) map[string]sinktest.Row { return read(t, db, ids) },
+		Sink: func(t testing.TB) sinks.Sink {
+			return newSink(t, sqlite.Config{Config: settings, Path: path, BusyTimeout: busy})
+		},
+		Read: func(t testing.TB, ids ...string) map[string]sinktest.Row { return read(t, db, ids, policy) },
 		Dump: func(t testing.TB) []byte {
 			var dump []byte
 			for _, suffix := range []string{"", "-wal"} {
@@ -54,10 +62,13 @@ func newDestination(t testing.TB) sinktest.Destination {
 	}
 }
 
+// escape makes a path fit for the driver's name of a file.
+var escape = strings.NewReplacer("#", "%23", "?", "%3F")
+
 // TestSink_Locked is the suite's outage: another program keeps the write lock.
 func TestSink_Locked(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users.db")
-	sink := openSink(t, sqlite.Config{Path: path, CreateTable: true, BusyTimeout: 10 * time.Millisecond})
+	sink := openSink(t, sqlite.Config{Config: usertable.Config{CreateTable: true}, Path: path, BusyTimeout: 10 * time.Millisecond})
 	other, err := sql.Open("sqlite", "file:"+path+"?_txlock=immediate")
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +95,7 @@ func TestSink_Locked(t *testing.T) {
 func TestErase_WithReader(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "users.db")
-	sink := openSink(t, sqlite.Config{Path: path, CreateTable: true, BusyTimeout: 10 * time.Millisecond})
+	sink := openSink(t, sqlite.Config{Config: usertable.Config{CreateTable: true}, Path: path, BusyTimeout: 10 * time.Millisecond})
 	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
 	other, err := sql.Open("sqlite", "file:"+path)
 	if err != nil {
@@ -113,47 +124,6 @@ func TestErase_WithReader(t *testing.T) {
 	}
 }
 
-func TestOpen(t *testing.T) {
-	t.Parallel()
-	own := "id TEXT PRIMARY KEY"
-	for _, c := range usertable.Columns() {
-		own += ", " + usertable.Quote(c.Name)
-	}
-	for _, test := range []struct {
-		name, ddl string
-		create    bool
-		want      string // in the error; "": none
-	}{
-		{name: "creates the table", create: true},
-		{name: "nothing there", want: "lacks columns: id, external_id"},
-		{name: "a table of the application's", ddl: `CREATE TABLE clerk_users (plan TEXT NOT NULL DEFAULT 'free', ` + own + `)`, create: true},
-		{name: "a column missing", ddl: `CREATE TABLE clerk_users (` + strings.Replace(own, `, "email", `, ", ", 1) + `)`, create: true, want: "lacks columns: email"},
-		{name: "no unique id", ddl: `CREATE TABLE clerk_users (` + strings.Replace(own, "PRIMARY KEY", "", 1) + `)`, create: true, want: "misconfigured (fatal)"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			path := filepath.Join(t.TempDir(), "users.db")
-			if test.ddl != "" {
-				db, err := sql.Open("sqlite", path)
-				if err != nil {
-					t.Fatal(err)
-				}
-				exec(t, db, test.ddl)
-				db.Close()
-			}
-			sink := newSink(t, sqlite.Config{Path: path, CreateTable: test.create})
-			defer close(t, sink)
-			err := sink.Open(t.Context())
-			switch {
-			case test.want == "" && err != nil:
-				t.Fatalf("Open: %v", err)
-			case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want) || sinks.Classify(err).Class != sinks.ClassFatal):
-				t.Fatalf("Open: got %v, want a fatal error with %q", err, test.want)
-			}
-		})
-	}
-}
-
 func TestOpen_NoFolder(t *testing.T) {
 	t.Parallel()
 	sink := newSink(t, sqlite.Config{Path: filepath.Join(t.TempDir(), "none", "users.db")})
@@ -167,7 +137,7 @@ func TestOpen_NoFolder(t *testing.T) {
 func TestOwnColumns(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "users.db")
-	sink := openSink(t, sqlite.Config{Path: path, CreateTable: true, BusyTimeout: time.Second})
+	sink := openSink(t, sqlite.Config{Config: usertable.Config{CreateTable: true}, Path: path, BusyTimeout: time.Second})
 	db, err := sql.Open("sqlite", path)
 	if err != nil {
 		t.Fatal(err)
@@ -186,36 +156,11 @@ func TestOwnColumns(t *testing.T) {
 	}
 }
 
-// TestUniqueEmail shows that a unique key of the application's ends when the
-// other user lets go of it, and that the runner can tell who is to wait.
-func TestUniqueEmail(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "users.db")
-	sink := openSink(t, sqlite.Config{Path: path, CreateTable: true, BusyTimeout: time.Second})
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	exec(t, db, `CREATE UNIQUE INDEX one_account ON clerk_users (email)`)
-	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
-	second := sinktest.Change("user_2", 1)
-	if got := sinks.Classify(sink.Apply(t.Context(), []sinks.Record{second})); got.Class != sinks.ClassRetry || got.Reason != sinks.ReasonConflict {
-		t.Errorf("Apply of the second holder: got %v, want a conflict to retry", got)
-	}
-	both := []sinks.Record{second, {ClerkID: "user_3", Version: schemas.Version{Epoch: 1, Number: 1}}}
-	if got := sinks.Classify(sink.Apply(t.Context(), both)); got.Class != sinks.ClassPermanent || got.Reason != sinks.ReasonConflict {
-		t.Errorf("Apply of a batch with the second holder: got %v, want a conflict to split by", got)
-	}
-	sinktest.MustApply(t, sink, sinks.Record{ClerkID: "user_1", Version: schemas.Version{Epoch: 1, Number: 2}})
-	sinktest.MustApply(t, sink, second)
-}
-
 // TestReplayWritesNothing shows that only ids that moved touch the users table.
 func TestReplayWritesNothing(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "users.db")
-	sink := openSink(t, sqlite.Config{Path: path, CreateTable: true, BusyTimeout: time.Second})
+	sink := openSink(t, sqlite.Config{Config: usertable.Config{CreateTable: true}, Path: path, BusyTimeout: time.Second})
 	db, err := sql.Open("sqlite", path)
 	if err != nil {
 		t.Fatal(err)
@@ -227,32 +172,10 @@ func TestReplayWritesNothing(t *testing.T) {
 	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
 }
 
-// TestTimes shows the form in which times are kept.
-func TestTimes(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "users.db")
-	sink := openSink(t, sqlite.Config{Path: path, CreateTable: true})
-	r := sinktest.Change("user_1", 1)
-	r.Change.User.CreatedAt = new(int64(1769851800125))
-	sinktest.MustApply(t, sink, r)
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	var text, year string
-	if err := db.QueryRow(`SELECT created_at, strftime('%Y', created_at) FROM clerk_users`).Scan(&text, &year); err != nil {
-		t.Fatal(err)
-	}
-	if text != "2026-01-31T09:30:00.125Z" || year != "2026" {
-		t.Errorf("created_at: got %s, year %s", text, year)
-	}
-}
-
 func TestFileMode(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "users.db")
-	sink := openSink(t, sqlite.Config{Path: path, CreateTable: true})
+	sink := openSink(t, sqlite.Config{Config: usertable.Config{CreateTable: true}, Path: path})
 	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
 	for _, suffix := range []string{"", "-wal"} {
 		info, err := os.Stat(path + suffix)
@@ -267,8 +190,8 @@ func TestFileMode(t *testing.T) {
 
 func TestConfig_Validate(t *testing.T) {
 	t.Parallel()
-	err := sqlite.Config{Table: strings.Repeat("x", 41), BusyTimeout: -1}.Validate()
-	for _, variable := range []string{"PATH", "TABLE", "BUSY_TIMEOUT"} {
+	err := sqlite.Config{Config: usertable.Config{Table: strings.Repeat("x", 41)}, BusyTimeout: -1, TimeFormat: "julian"}.Validate()
+	for _, variable := range []string{"PATH", "TABLE", "BUSY_TIMEOUT", "TIME_FORMAT"} {
 		if err == nil || !strings.Contains(err.Error(), variable) {
 			t.Errorf("Validate: got %v, want a word about %s", err, variable)
 		}
@@ -309,10 +232,13 @@ func exec(t testing.TB, db *sql.DB, statement string) {
 }
 
 // read reads rows as the suite wants them.
-func read(t testing.TB, db *sql.DB, ids []string) map[string]sinktest.Row {
+func read(t testing.TB, db *sql.DB, ids []string, policy usertable.Deletion) map[string]sinktest.Row {
 	t.Helper()
-	columns := usertable.Columns()
-	statement := "SELECT id, " + usertable.Names(columns, "") + " FROM clerk_users WHERE id IN (''" + strings.Repeat(", ?", len(ids)) + ")"
+	columns := mapping.Fields()
+	statement := "SELECT id, " + names(columns) + " FROM clerk_users WHERE id IN (''" + strings.Repeat(", ?", len(ids)) + ")"
+	if policy != usertable.DeletionHard {
+		statement += " AND deleted_at IS NULL"
+	}
 	args := make([]any, len(ids))
 	for i, id := range ids {
 		args[i] = id
@@ -349,18 +275,18 @@ func read(t testing.TB, db *sql.DB, ids []string) map[string]sinktest.Row {
 }
 
 // field is the name in user.avsc of what a column holds.
-func field(c usertable.Column) string {
+func field(c mapping.Field) string {
 	if c.Name == "email" {
 		return "primary_email_address"
 	}
 	return c.Name
 }
 
-func fromColumn(t testing.TB, kind usertable.Kind, value any) any {
+func fromColumn(t testing.TB, kind mapping.Kind, value any) any {
 	switch kind {
-	case usertable.Bool:
+	case mapping.Bool:
 		return value == int64(1)
-	case usertable.Time:
+	case mapping.Time:
 		parsed, err := time.Parse(time.RFC3339, fmt.Sprint(value))
 		if err != nil {
 			t.Fatal(err)

@@ -2,7 +2,6 @@ package usertable
 
 import (
 	"errors"
-	"slices"
 	"strings"
 )
 
@@ -63,45 +62,11 @@ func Quote(name string) string {
 	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
 }
 
-// Names returns the quoted names of columns, comma-separated, each behind
-// prefix.
-func Names(columns []Column, prefix string) string {
-	names := make([]string, len(columns))
-	for i, c := range columns {
-		names[i] = prefix + Quote(c.Name)
+// QuoteAll returns names quoted, comma-separated, each behind prefix.
+func QuoteAll(names []string, prefix string) string {
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = prefix + Quote(name)
 	}
-	return strings.Join(names, ", ")
-}
-
-// ReplaceClause ends the statement that writes users: it follows "INSERT INTO
-// <users table> (id, ...) ...".
-func ReplaceClause(columns []Column) string {
-	sets := make([]string, len(columns))
-	for i, c := range columns {
-		sets[i] = Quote(c.Name) + " = excluded." + Quote(c.Name)
-	}
-	return "\nON CONFLICT (id) DO UPDATE SET " + strings.Join(sets, ", ")
-}
-
-// CreateTable returns the statement that creates the users table under its
-// quoted name, if it is not there; types names the type of each kind. The
-// table has no unique key but id: two users may hold the same e-mail address
-// for a while.
-func CreateTable(table string, columns []Column, types map[Kind]string) string {
-	var ddl strings.Builder
-	ddl.WriteString("CREATE TABLE IF NOT EXISTS " + table + " (\n  id " + types[Text] + " NOT NULL PRIMARY KEY")
-	for _, c := range columns {
-		ddl.WriteString(",\n  " + Quote(c.Name) + " " + types[c.Kind])
-	}
-	ddl.WriteString("\n)")
-	return ddl.String()
-}
-
-// Missing returns the names of columns, and of the key, that are not in have.
-func Missing(columns []Column, have []string) []string {
-	missing := []string{KeyColumn}
-	for _, c := range columns {
-		missing = append(missing, c.Name)
-	}
-	return slices.DeleteFunc(missing, func(name string) bool { return slices.Contains(have, name) })
+	return strings.Join(quoted, ", ")
 }
