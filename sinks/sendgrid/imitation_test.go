@@ -1,0 +1,251 @@
+package sendgrid_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"clerkconnect/sinks/resttest"
+)
+
+const (
+	apiKey   = "key-1"
+	newUsers = "d3749cad-9066-43ba-bd8b-f6b3eb8289ed"
+	// delay is until a change can be seen.
+	delay = 30 * time.Second
+)
+
+// imitation plays SendGrid's Marketing Campaigns: what is taken in can be seen
+// only later.
+type imitation struct {
+	*resttest.Server
+
+	mu     sync.Mutex
+	clock  *resttest.Clock
+	shown  map[string]any // a contact as it was recorded, to show ours like it
+	fields map[string]string
+	people map[string]*person // by address
+	byKey  map[string]*person // by Clerk ID
+	serial int
+	puts   int
+}
+
+type person struct {
+	id, email string
+	sent      string // the address as it was given
+	values    map[string]any
+	custom    map[string]any // by name
+	lists     map[string]bool
+	visible   time.Time
+}
+
+// newImitation returns one that holds requests and answers against SendGrid's
+// description, or, for a storm, only plays.
+func newImitation(t testing.TB, clock *resttest.Clock, strict bool) *imitation {
+	h := &imitation{clock: clock, people: map[string]*person{}, byKey: map[string]*person{}, fields: map[string]string{"clerk_user_id": "e1_T", "plan": "e2_T"}}
+	for _, e := range resttest.Exchanges(t, "sendgrid.json") {
+		var page struct{ Result []map[string]any }
+		if e.Path == "/v3/marketing/contacts/search" && json.Unmarshal(e.Response, &page) == nil && len(page.Result) > 0 {
+			h.shown = page.Result[0]
+		}
+	}
+	cfg := resttest.Config{
+		Tool: http.HandlerFunc(h.serve), Clock: clock,
+		Limits: []resttest.Limit{{Requests: 200, Window: time.Minute}},
+		TooMany: func(w http.ResponseWriter, wait time.Duration) {
+			w.Header().Set("X-RateLimit-Reset", resttest.RetryAfter(wait))
+			fail(w, 429, "", "too many requests")
+		},
+		Quota: func(header http.Header, remaining int) {
+			header.Set("X-RateLimit-Remaining", fmt.Sprint(remaining))
+			header.Set("X-RateLimit-Reset", "60")
+		},
+	}
+	if strict {
+		cfg.Contract = resttest.LoadContract(t, "sendgrid-marketing-contacts-v3.json")
+		cfg.Contract.Open = []string{"body.contacts[].custom_fields"}
+		cfg.Contract.Undescribed = []string{
+			"GET /v3/marketing/field_definitions", "POST /v3/marketing/field_definitions",
+			"DELETE /v3/marketing/contacts", // its job_id is no object, as the description has it, but a text, as was recorded
+		}
+		recorded := func(request string, status int) resttest.Recording {
+			return resttest.Recorded(t, request, "sendgrid.json", request, status)
+		}
+		cfg.Recorded = []resttest.Recording{
+			recorded("PUT /v3/marketing/contacts", 202), recorded("PUT /v3/marketing/contacts", 400),
+			recorded("DELETE /v3/marketing/contacts", 202), resttest.Recorded(t, "GET /v3/marketing/field_definitions", "sendgrid.json", "GET /v3/marketing/field_definitions", 200, "reserved_fields"),
+		}
+	}
+	h.Server = resttest.NewServer(t, cfg)
+	return h
+}
+
+type object = map[string]any
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(body) //nolint:errcheck // to a recorder
+}
+
+func fail(w http.ResponseWriter, status int, field, message string) {
+	e := object{"message": message}
+	if field != "" {
+		e["field"] = field
+	}
+	answer(w, status, object{"errors": []object{e}})
+}
+
+func (h *imitation) serve(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch route := r.Method + " " + strings.TrimPrefix(r.URL.Path, "/v3/marketing"); {
+	case h.Revoked() || r.Header.Get("Authorization") != "Bearer "+apiKey:
+		fail(w, 401, "", "authorization required")
+	case route == "GET /field_definitions", route == "POST /field_definitions":
+		h.definitions(w, r)
+	case route == "PUT /contacts":
+		h.put(w, r)
+	case route == "DELETE /contacts":
+		h.remove(w, strings.Split(r.URL.Query().Get("ids"), ","))
+	case route == "POST /contacts/search/emails":
+		h.search(w, r)
+	default:
+		fail(w, 404, "", "not found")
+	}
+}
+
+func (h *imitation) definitions(w http.ResponseWriter, r *http.Request) {
+	show := func(name, id string) object {
+		return object{"id": id, "name": name, "field_type": "Text", "_metadata": object{"self": "https://api.sendgrid.com/v3/marketing/field_definitions/" + id}}
+	}
+	if r.Method == http.MethodPost {
+		var body struct{ Name string }
+		json.NewDecoder(r.Body).Decode(&body) //nolint:errcheck // as it comes
+		h.fields[body.Name] = fmt.Sprintf("e%d_T", len(h.fields)+1)
+		answer(w, 200, show(body.Name, h.fields[body.Name]))
+		return
+	}
+	list := []object{}
+	for name, id := range h.fields {
+		list = append(list, show(name, id))
+	}
+	answer(w, 200, object{"custom_fields": list, "reserved_fields": []object{}, "_metadata": object{"self": "https://api.sendgrid.com/v3/marketing/field_definitions"}})
+}
+
+var addresses = regexp.MustCompile(`^[^@\s]+@[a-z0-9.-]+\.[a-z]+$`)
+
+func (h *imitation) put(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		ListIDs  []string         `json:"list_ids"`
+		Contacts []map[string]any `json:"contacts"`
+	}
+	if json.NewDecoder(r.Body).Decode(&body) != nil || len(body.Contacts) == 0 || len(body.Contacts) > 30000 {
+		fail(w, 400, "contacts", "it must have 1 to 30000")
+		return
+	}
+	h.puts++
+	errors := []object{}
+	for i, c := range body.Contacts {
+		email, _ := c["email"].(string)
+		if !addresses.MatchString(email) {
+			errors = append(errors, object{"field": fmt.Sprintf("contacts[%d].email", i), "message": "email '" + email + "' is not valid"})
+		}
+	}
+	if len(errors) > 0 {
+		answer(w, 400, object{"errors": errors})
+		return
+	}
+	for _, c := range body.Contacts {
+		h.upsert(c, body.ListIDs)
+	}
+	answer(w, 202, object{"job_id": "d32c6eab-107c-4d26-8428-c8084d9544d3"})
+}
+
+func (h *imitation) upsert(c map[string]any, lists []string) {
+	email := strings.ToLower(c["email"].(string))
+	p := h.people[email]
+	if p == nil {
+		h.serial++
+		p = &person{
+			id: fmt.Sprintf("fed1e586-b11c-42c9-9ecf-%012d", h.serial), email: email,
+			values: map[string]any{}, custom: map[string]any{}, lists: map[string]bool{}, visible: h.clock.Now().Add(delay),
+		}
+		h.people[email] = p
+	}
+	p.sent = c["email"].(string)
+	h.change(p, func() {
+		for name, value := range c {
+			switch {
+			case name == "custom_fields":
+				for id, inner := range value.(map[string]any) {
+					for field, known := range h.fields {
+						if known == id {
+							p.custom[field] = inner
+						}
+					}
+				}
+			case name != "email":
+				p.values[name] = value
+			}
+		}
+	})
+	for _, list := range lists {
+		p.lists[list] = true
+	}
+}
+
+// change changes a contact and keeps the index of Clerk IDs.
+func (h *imitation) change(p *person, change func()) {
+	if key, _ := p.custom["clerk_user_id"].(string); h.byKey[key] == p {
+		delete(h.byKey, key)
+	}
+	change()
+	if key, _ := p.custom["clerk_user_id"].(string); key != "" {
+		h.byKey[key] = p
+	}
+}
+
+func (h *imitation) remove(w http.ResponseWriter, ids []string) {
+	for _, id := range ids {
+		for email, p := range h.people {
+			if p.id == id {
+				delete(h.people, email)
+				h.change(p, func() { p.custom = map[string]any{} })
+			}
+		}
+	}
+	answer(w, 202, object{"job_id": "1c2b6dbb-19d4-45d9-9364-8d215cf4b7f6"})
+}
+
+func (h *imitation) search(w http.ResponseWriter, r *http.Request) {
+	var body struct{ Emails []string }
+	json.NewDecoder(r.Body).Decode(&body) //nolint:errcheck // checked by the contract
+	if len(body.Emails) == 0 || len(body.Emails) > 100 {
+		fail(w, 400, "emails", "it must have 1 to 100")
+		return
+	}
+	result := object{}
+	for _, email := range body.Emails {
+		p := h.people[strings.ToLower(email)]
+		if p == nil || p.visible.After(h.clock.Now()) {
+			continue
+		}
+		shown := maps.Clone(h.shown)
+		maps.DeleteFunc(shown, func(_ string, value any) bool { return value == nil })
+		maps.Copy(shown, p.values)
+		shown["id"], shown["email"], shown["custom_fields"], shown["segment_ids"] = p.id, p.email, p.custom, []string{}
+		result[p.email] = object{"contact": shown}
+	}
+	if len(result) == 0 {
+		fail(w, 404, "", "not found")
+		return
+	}
+	answer(w, 200, object{"result": result})
+}

@@ -1,0 +1,223 @@
+package sendgrid
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"clerkconnect/sinks"
+	"clerkconnect/sinks/contact"
+	"clerkconnect/sinks/rest"
+)
+
+var (
+	_ sinks.Sink        = (*Sink)(nil)
+	_ sinks.Paced       = (*Sink)(nil)
+	_ sinks.Confirmer   = (*Sink)(nil)
+	_ sinks.Initializer = (*Sink)(nil)
+)
+
+// maxBatch is what one search by address takes; SendGrid would take 30,000
+// contacts of one upsert.
+const maxBatch = 100
+
+// maxInFlight is a few, so that waiting for an answer does not waste the limit.
+const maxInFlight = 2
+
+// limit is what SendGrid's answers say of contacts: 200 requests in a minute.
+var limit = sinks.Limit{Requests: 200, Window: time.Minute}
+
+// Sink writes contacts. Safe for concurrent use after Open.
+type Sink struct {
+	cfg     Config
+	client  *rest.Client
+	mapping contact.Mapping
+	fields  map[string]string // ids of custom fields, by name; set by Open
+}
+
+// New returns a sink. It does no I/O. It fails only if cfg is not valid.
+func New(cfg Config) (*Sink, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	properties, err := contact.ParseProperties("PROPERTIES", cfg.Properties, defaults)
+	if err != nil {
+		return nil, err
+	}
+	client, err := rest.New(rest.Config{
+		BaseURL: cfg.BaseURL, Timeout: cfg.Timeout, Clock: cfg.Clock,
+		Header: http.Header{"Authorization": {"Bearer " + cfg.APIKey}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Sink{cfg: cfg, client: client, mapping: contact.NewMapping(properties, contact.Form{Time: contact.ISO8601})}, nil
+}
+
+// Capabilities implements [sinks.Sink].
+func (s *Sink) Capabilities() sinks.Capabilities {
+	return sinks.Capabilities{
+		Kind: "sendgrid", MaxBatch: maxBatch, MaxInFlight: maxInFlight, ConfirmAfter: s.cfg.ConfirmAfter, Limit: limit,
+	}
+}
+
+// Pace implements [sinks.Paced].
+func (s *Sink) Pace(p sinks.Pacer) { s.client.Pace(p) }
+
+// Close implements [sinks.Sink].
+func (s *Sink) Close() error {
+	s.client.Close()
+	return nil
+}
+
+// step is a change under way.
+type step struct {
+	contact.Step
+	record  sinks.Record
+	index   int    // in the batch of Apply
+	address string // as Clerk has it
+	email   string // in lower case, as SendGrid keeps it
+}
+
+// previous is under what a memory keeps an address that is to be left.
+const previous = "previous"
+
+// unseen is under what a memory keeps that the contact was made and not seen yet:
+// for a minute or so SendGrid does not show it, and another user may take the
+// address meanwhile.
+const unseen = "unseen"
+
+// looks reports whether it is to be looked whose contact is at the address.
+func (st *step) looks() bool { return st.moves() || st.Memory.Extra[unseen] != "" }
+
+// moves reports whether the contact is made at this address, or has left another.
+func (st *step) moves() bool { return st.Memory.Creating }
+
+// Apply implements [sinks.Sink].
+func (s *Sink) Apply(ctx context.Context, batch []sinks.Record) error {
+	if err := ctx.Err(); err != nil {
+		return sinks.RetryAfter(sinks.ReasonUnavailable, 0, err)
+	}
+	var failed sinks.BatchError
+	var steps []*step
+	var erasures []*erasure
+	for i, r := range batch {
+		if r.Erase() {
+			erasures = append(erasures, &erasure{record: r, memory: contact.Recall(r.State)})
+			continue
+		}
+		address := contact.Email(&r.Change.User)
+		st := &step{Step: s.mapping.Plan(r), record: r, index: i, address: address, email: strings.ToLower(address)}
+		switch stays := st.Memory.Email == st.email; {
+		case st.email == "":
+			r.Skipped()
+		case stays && st.Nothing():
+			r.Unchanged()
+		case !stays:
+			st.note()
+			failed.Fail(i, sinks.ErrRememberFirst)
+		default:
+			steps = append(steps, st)
+		}
+	}
+	if err := s.change(ctx, steps, &failed); err != nil {
+		return err
+	}
+	if err := s.erase(ctx, erasures); err != nil {
+		return err
+	}
+	return failed.Err()
+}
+
+// note remembers the address at which the user is about to have a contact, and
+// those that he is about to leave.
+func (st *step) note() {
+	left := strings.Fields(st.Memory.Extra[previous])
+	if st.Memory.Email != "" {
+		left = append(left, st.Memory.Email)
+	}
+	m := contact.Memory{Email: st.email, Creating: true, Welcomed: st.Memory.Welcomed}
+	if left = without(left, st.email); len(left) > 0 {
+		m.Extra = map[string]string{previous: strings.Join(left, " ")}
+	}
+	m.Remember(st.record)
+}
+
+func without(list []string, one string) []string {
+	kept := list[:0:0]
+	for _, text := range list {
+		if text != one {
+			kept = append(kept, text)
+		}
+	}
+	return kept
+}
+
+// change writes contacts, and lists in failed what became of those that failed. An
+// error is of all of the batch.
+func (s *Sink) change(ctx context.Context, steps []*step, failed *sinks.BatchError) error {
+	var looked []string
+	for _, st := range steps {
+		if st.looks() {
+			looked = append(looked, st.email)
+		}
+	}
+	there, err := s.find(ctx, looked)
+	if err != nil {
+		return err
+	}
+	var free []*step
+	taken := map[string]*step{} // by address, in this batch
+	for _, st := range steps {
+		owner := there[st.email].owner
+		if other := taken[st.email]; owner == "" && other != nil {
+			owner = other.record.ClerkID
+		}
+		if owner != "" && owner != st.record.ClerkID && st.looks() {
+			failed.Fail(st.index, sinks.HeldBy(owner, errHeld))
+			continue
+		}
+		taken[st.email] = st
+		free = append(free, st)
+	}
+	written, err := s.upsert(ctx, free, failed)
+	if err != nil {
+		return err
+	}
+	if err := s.leave(ctx, written); err != nil {
+		return err
+	}
+	for _, st := range written {
+		m := st.Sent(st.email, st.email)
+		if st.looks() && there[st.email].owner != st.record.ClerkID {
+			m.Extra = map[string]string{unseen: "yes"}
+		}
+		m.Remember(st.record)
+	}
+	return nil
+}
+
+// leave deletes the contacts at addresses that users have left.
+func (s *Sink) leave(ctx context.Context, steps []*step) error {
+	var emails []string
+	owners := map[string]string{}
+	for _, st := range steps {
+		for _, email := range strings.Fields(st.Memory.Extra[previous]) {
+			emails = append(emails, email)
+			owners[email] = st.record.ClerkID
+		}
+	}
+	there, err := s.find(ctx, emails)
+	if err != nil {
+		return err
+	}
+	var ids []string
+	for email, found := range there {
+		if found.of(owners[email]) {
+			ids = append(ids, found.id)
+		}
+	}
+	return s.remove(ctx, ids)
+}

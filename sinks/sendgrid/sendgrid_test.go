@@ -1,0 +1,327 @@
+package sendgrid_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"clerkconnect/schemas"
+	"clerkconnect/sinks"
+	"clerkconnect/sinks/contact"
+	"clerkconnect/sinks/resttest"
+	"clerkconnect/sinks/runner/storm"
+	"clerkconnect/sinks/sendgrid"
+	"clerkconnect/sinks/sinktest"
+)
+
+// fast is so fast that windows and delays do not matter to the contract's tests,
+// which have no runner to wait for them.
+const fast = 1e7
+
+func config(h *imitation) sendgrid.Config {
+	return sendgrid.Config{Config: contact.Config{BaseURL: h.URL}, APIKey: apiKey, NewUserList: newUsers}
+}
+
+func openSink(t testing.TB, cfg sendgrid.Config) *sendgrid.Sink {
+	t.Helper()
+	sink, err := sendgrid.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sink.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sink.Close() })
+	return sink
+}
+
+// destination shows these fields of contacts.
+func destination(h *imitation, shown []string, change func(*sendgrid.Config)) sinktest.Destination {
+	with := func(id string, do func(*person)) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if p := h.byKey[id]; p != nil {
+			do(p)
+		}
+	}
+	return sinktest.Destination{
+		Sink: func(t testing.TB) sinks.Sink {
+			cfg := config(h)
+			change(&cfg)
+			sink, err := sendgrid.New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return sink
+		},
+		Read: func(_ testing.TB, ids ...string) map[string]sinktest.Row {
+			rows := map[string]sinktest.Row{}
+			for _, id := range ids {
+				with(id, func(p *person) { rows[id] = row(p, shown) })
+			}
+			return rows
+		},
+		Dump: func(testing.TB) []byte {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			var dump []byte
+			for _, p := range h.people {
+				dump = fmt.Appendf(dump, "%+v\n", *p)
+			}
+			return dump
+		},
+		Break:  func(testing.TB) func() { return h.Cut() },
+		Poison: func(u *schemas.User) { u.PrimaryEmailAddress = new("no address") },
+		Tool: sinktest.Tool{
+			Requests: h.Requests,
+			Contacts: func(testing.TB) int {
+				h.mu.Lock()
+				defer h.mu.Unlock()
+				return len(h.people)
+			},
+			Page:   func(testing.TB) func() { return h.Page() },
+			Revoke: func(testing.TB) func() { return h.Revoke() },
+			Edit: func(_ testing.TB, id string) { // the address cannot be edited there
+				with(id, func(p *person) {
+					h.change(p, func() { p.values, p.custom = map[string]any{"first_name": "Edited"}, map[string]any{} })
+				})
+			},
+			Welcomes: func(_ testing.TB, id string) (n int) {
+				with(id, func(p *person) {
+					if p.lists[newUsers] {
+						n = 1
+					}
+				})
+				return n
+			},
+		},
+	}
+}
+
+func row(p *person, shown []string) sinktest.Row {
+	row := sinktest.Row{"primary_email_address": p.sent}
+	for _, name := range shown {
+		if value := p.values[name]; value != nil && value != "" {
+			row[name] = value
+		}
+	}
+	return row
+}
+
+var fields = []string{"primary_email_address", "first_name", "last_name"}
+
+// suited are those that the suite compares: its first names are longer than
+// SendGrid takes, see TestCut.
+var suited = []string{"primary_email_address", "last_name"}
+
+func TestSink(t *testing.T) {
+	sinktest.Run(t, sinktest.Harness{
+		Remembers: true, NeedsEmail: true,
+		Fields: suited,
+		New: func(t testing.TB) sinktest.Destination {
+			return destination(newImitation(t, resttest.NewClock(fast), true), suited, func(*sendgrid.Config) {})
+		},
+	})
+}
+
+func TestStorm(t *testing.T) {
+	clock := resttest.NewClock(1000)
+	h := newImitation(t, clock, false)
+	storm.Run(t, storm.Config{
+		Harness:     sinktest.Harness{Remembers: true, NeedsEmail: true, Fields: fields},
+		Destination: destination(h, fields, func(cfg *sendgrid.Config) { cfg.Clock, cfg.ConfirmAfter = clock.Now, time.Hour }),
+		Server:      h.Server, Clock: clock, CallsPerUser: 0.3,
+	})
+}
+
+func named(id string, version int64, email string) sinks.Record {
+	r := sinks.Track(sinktest.Change(id, version))
+	r.Change.User.PrimaryEmailAddress = &email
+	return r
+}
+
+// settle applies a record as the runner does: with what is to be remembered first.
+func settle(t *testing.T, sink *sendgrid.Sink, r sinks.Record, state []byte) (sinks.Result, error) {
+	t.Helper()
+	for {
+		r := sinks.Track(r)
+		r.State = state
+		err := sink.Apply(t.Context(), []sinks.Record{r})
+		var listed *sinks.BatchError
+		if errors.As(err, &listed) {
+			err = listed.Failed(0)
+		}
+		if !errors.Is(err, sinks.ErrRememberFirst) {
+			return r.Result(), err
+		}
+		state = r.Result().State
+	}
+}
+
+// One address that SendGrid refuses costs the others nothing but a second request.
+func TestUpsert_RefusedAddress(t *testing.T) {
+	t.Parallel()
+	h := newImitation(t, resttest.NewClock(fast), true)
+	sink := openSink(t, config(h))
+	var batch []sinks.Record
+	for i := range 10 {
+		email := fmt.Sprintf("user%d@example.com", i)
+		if i == 3 {
+			email = "no address"
+		}
+		r := named(fmt.Sprintf("user_%d", i), 1, email)
+		state, err := settle(t, openSink(t, config(newImitation(t, resttest.NewClock(fast), true))), named(r.ClerkID, 1, fmt.Sprintf("user%d@example.com", i)), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		memory := contact.Recall(state.State)
+		memory.Email, memory.Creating, memory.Sent = strings.ToLower(email), true, nil
+		memory.Remember(r)
+		r.State = r.Result().State
+		batch = append(batch, sinks.Track(r))
+	}
+	err := sink.Apply(t.Context(), batch)
+	var listed *sinks.BatchError
+	if !errors.As(err, &listed) || listed.Len() != 1 || sinks.Classify(listed.Failed(3)).Class != sinks.ClassPermanent || strings.Contains(err.Error(), "address") {
+		t.Errorf("got %v, want the fourth refused for good, without its address", err)
+	}
+	if len(h.people) != 9 || h.puts != 2 {
+		t.Errorf("got %d contacts by %d requests, want 9 by 2", len(h.people), h.puts)
+	}
+}
+
+// An address of another user's is waited for, and both are told apart.
+func TestChange_AddressOfAnother(t *testing.T) {
+	t.Parallel()
+	h := newImitation(t, resttest.NewClock(fast), true)
+	sink := openSink(t, config(h))
+	if _, err := settle(t, sink, named("user_1", 1, "ada@example.com"), nil); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Millisecond) // of which the clock makes hours
+	if _, err := settle(t, sink, named("user_2", 1, "Ada@example.com"), nil); sinks.Classify(err).HeldBy != "user_1" {
+		t.Errorf("got %v, want held by user_1", err)
+	}
+	if h.people["ada@example.com"].custom["clerk_user_id"] != "user_1" {
+		t.Errorf("the contact was taken over: %v", h.people["ada@example.com"].custom)
+	}
+}
+
+// Two users take one address while SendGrid shows neither: the later one has it, and
+// the other's next change says so instead of taking the contact back. When the
+// address is free, his contact is written whole.
+func TestChange_AddressOfTwoUnseen(t *testing.T) {
+	t.Parallel()
+	h := newImitation(t, resttest.NewClock(1), true)
+	sink := openSink(t, config(h))
+	change := func(id string, version int64, name string) sinks.Record {
+		r := named(id, version, "shared@example.com")
+		r.Change.User.FirstName = &name
+		return r
+	}
+	states := map[string][]byte{}
+	for _, id := range []string{"user_1", "user_2"} {
+		made, err := settle(t, sink, change(id, 1, "First"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		states[id] = made.State
+	}
+	p := h.people["shared@example.com"]
+	p.visible = time.Time{} // half a minute later
+	if len(h.people) != 1 || p.custom["clerk_user_id"] != "user_2" {
+		t.Fatalf("%d contacts, of %v", len(h.people), p.custom["clerk_user_id"])
+	}
+	_, err := settle(t, sink, change("user_1", 2, "Second"), states["user_1"])
+	if sinks.Classify(err).HeldBy != "user_2" || p.custom["clerk_user_id"] != "user_2" || p.values["first_name"] != "First" {
+		t.Errorf("a change of the one who came first: got %v, and the contact is of %v", err, p.custom["clerk_user_id"])
+	}
+	changed, err := settle(t, sink, change("user_2", 2, "Grace"), states["user_2"])
+	if err != nil || p.values["first_name"] != "Grace" || contact.Recall(changed.State).Extra != nil {
+		t.Errorf("a change of the one who has it: got %v, %v, remembered %+v", err, p.values, contact.Recall(changed.State))
+	}
+	delete(h.people, "shared@example.com") // the other has left
+	if _, err := settle(t, sink, change("user_1", 3, "Third"), states["user_1"]); err != nil {
+		t.Fatal(err)
+	}
+	if p := h.people["shared@example.com"]; p == nil || p.custom["clerk_user_id"] != "user_1" || p.values["last_name"] == nil {
+		t.Errorf("when the address is free: got %+v, want all fields", p)
+	}
+}
+
+// A contact that cannot be seen yet is found when the erasure is read back.
+func TestErasure_BeforeItIsSeen(t *testing.T) {
+	t.Parallel()
+	clock := resttest.NewClock(1)
+	h := newImitation(t, clock, true)
+	sink := openSink(t, config(h))
+	made, err := settle(t, sink, named("user_1", 1, "ada@example.com"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	erased, err := settle(t, sink, sinktest.Erase("user_1", 2), made.State)
+	if err != nil || erased.Outcome != schemas.OutcomeNotPresent {
+		t.Fatalf("an erasure at once: got %v, %v", erased.Outcome, err)
+	}
+	h.people["ada@example.com"].visible = time.Time{} // half a minute later
+	if gone, err := sink.Confirm(t.Context(), "user_1", erased.State); gone || err != nil {
+		t.Fatalf("Confirm: got %v, %v, want false", gone, err)
+	}
+	again, err := settle(t, sink, sinktest.Erase("user_1", 2), erased.State)
+	if err != nil || again.Outcome != schemas.OutcomeDeleted || len(h.people) != 0 {
+		t.Errorf("the erasure again: got %v, %v, %d contacts left", again.Outcome, err, len(h.people))
+	}
+}
+
+func TestOpen_FieldsAndInit(t *testing.T) {
+	t.Parallel()
+	h := newImitation(t, resttest.NewClock(fast), true)
+	cfg := config(h)
+	cfg.Properties = "first_name = first_name, plan = public_metadata.plan, seats = public_metadata.seats"
+	sink, err := sendgrid.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = sink.Open(t.Context())
+	sinktest.ExpectClass(t, "a field that is not there", err, sinks.ClassFatal, sinks.ReasonMisconfigured)
+	if !strings.Contains(err.Error(), "seats") || strings.Contains(err.Error(), "plan") {
+		t.Errorf("got %v, want seats named alone", err)
+	}
+	for range 2 { // it may run twice
+		if err := sink.Init(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(h.fields) != 3 || !strings.Contains(sink.InitScript(), "seats") {
+		t.Errorf("fields after Init: %v", h.fields)
+	}
+	if err := sink.Open(t.Context()); err != nil {
+		t.Errorf("Open after Init: %v", err)
+	}
+}
+
+func TestConfig_Validate(t *testing.T) {
+	t.Parallel()
+	err := sendgrid.Config{Config: contact.Config{Properties: "email = email, unsubscribed = true"}, KeyField: "first_name"}.Validate()
+	for _, text := range []string{"\"email\"", "unsubscribed", "API_KEY", "KEY_FIELD"} {
+		if err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("Validate says nothing of %s: %v", text, err)
+		}
+	}
+}
+
+// A name that is longer than SendGrid takes is cut, by characters.
+func TestCut(t *testing.T) {
+	t.Parallel()
+	h := newImitation(t, resttest.NewClock(fast), true)
+	r := named("user_1", 1, "ada@example.com")
+	r.Change.User.FirstName = new(strings.Repeat("\U0001F984", 60))
+	if _, err := settle(t, openSink(t, config(h)), r, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.people["ada@example.com"].values["first_name"]; got != strings.Repeat("\U0001F984", 50) {
+		t.Errorf("got %q, want 50 characters", got)
+	}
+}
