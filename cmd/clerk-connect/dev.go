@@ -3,12 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 
-	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"clerkconnect/cmd/internal/config"
+	"clerkconnect/cmd/internal/console"
 	"clerkconnect/cmd/internal/dev"
 )
 
@@ -55,8 +54,7 @@ Kafka.`,
 			options.JSON = output == "json"
 			options.Environment, options.Version = config.Environment(), version()
 			options.Stdout, options.Stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
-			file, ok := options.Stdout.(*os.File)
-			options.Terminal = ok && isatty.IsTerminal(file.Fd())
+			options.Terminal = console.IsTerminal(options.Stdout)
 			return dev.Run(cmd.Context(), options)
 		},
 	}

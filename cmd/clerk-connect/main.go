@@ -90,7 +90,7 @@ New here? This needs no account, no Kafka and no settings:
 		return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newDev(), newRun(), newSnapshot(), newConfig(), newVersion())
+	root.AddCommand(newDev(), newRun(), newSnapshot(), newErasure(), newDLQ(), newAudit(), newSink(), newConfig(), newVersion())
 	return root
 }
 

@@ -27,6 +27,10 @@ The roles, of which every process runs those that --roles names:
   snapshot   reads the Backend API: once by itself, then when asked or needed
   sinks      keeps the destinations of SINKS equal to <prefix>.users
 
+Before anything runs, the retention and compaction of every topic that holds users
+is checked, as it is in Kafka: none may keep an erased user for longer than
+ERASURE_DEADLINE. Exit code 2 if one may, with what to set instead.
+
 Any number of processes may run each role. SIGTERM or Ctrl-C ends the process in
 order: what was taken in is passed on. A second signal ends it at once; nothing
 that was acknowledged is lost then either.`,
@@ -52,6 +56,9 @@ that was acknowledged is lost then either.`,
 			logger := c.Log.Logger(cmd.ErrOrStderr())
 			logger.Info("starting", "version", version(), "roles", chosen, "instance", c.InstanceName, "admin", c.Admin.Addr)
 			err = runRoles(cmd.Context(), c, chosen, logger)
+			if problems := (config.Problems)(nil); errors.As(err, &problems) {
+				return err // told like every problem of settings
+			}
 			if err != nil && cmd.Context().Err() == nil {
 				logger.Error("cannot go on", "err", err)
 				return errLogged
@@ -72,6 +79,10 @@ func runRoles(ctx context.Context, c *config.Config, roles []config.Role, logger
 		Config: c, Roles: roles, Logger: logger, Registry: telemetry.Registry(version()), Version: version(),
 	})
 	if err != nil {
+		return err
+	}
+	if err := p.CheckRetention(ctx); err != nil {
+		p.Close()
 		return err
 	}
 	return p.Run(ctx)

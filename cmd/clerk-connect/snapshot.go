@@ -2,24 +2,23 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"clerkconnect/cmd/internal/config"
+	"clerkconnect/cmd/internal/console"
 	"clerkconnect/cmd/internal/process"
 	"clerkconnect/cmd/internal/telemetry"
 	"clerkconnect/connector"
 	"clerkconnect/connector/snapshot"
 )
 
-// progressEvery is the interval of the lines that say how far a snapshot is.
-const progressEvery = 2 * time.Second
-
 // errRead ends the process when what was asked for is done.
 var errRead = errors.New("snapshot complete")
+
+// errNotRead is the end of the waiting before that.
+var errNotRead = errors.New("the snapshot is not complete: a process with the role snapshot goes on with it, or this command when it is given again")
 
 func newSnapshot() *cobra.Command {
 	return &cobra.Command{
@@ -30,8 +29,8 @@ The first walk needs no asking; another one makes up for webhooks that Clerk was
 told to stop sending, or that a mistake has lost.
 
 One process of the deployment does the walk: a running one with the role
-snapshot, else this command. Ctrl-C ends the waiting; the wish is kept, and a
-walk that was begun goes on wherever the role snapshot runs. What the topic
+snapshot, else this command. Ctrl-C ends the waiting (exit code 1); the wish is
+kept, and a walk that was begun goes on wherever the role snapshot runs. What the topic
 already knows is dropped by the sequencer: a snapshot never does harm. Give the
 command the settings of the running processes, POLICY_* above all.`,
 		Example: `  KAFKA_BROKERS=kafka:9092 CLERK_SECRET_KEY_FILE=/run/secrets/clerk-key clerk-connect snapshot`,
@@ -44,12 +43,22 @@ func takeSnapshot(cmd *cobra.Command) error {
 	roles := []config.Role{config.RoleSnapshot}
 	environ := config.Environment()
 	environ["ADMIN_ADDR"] = "127.0.0.1:0" // a running process on this machine has the real one
+	if environ["LOG_LEVEL"] == "" {
+		environ["LOG_LEVEL"] = "warn" // a person is told by the bar
+	}
 	c, err := config.Load(environ, roles)
 	if err != nil {
 		return err
 	}
+	say := console.New(cmd.OutOrStdout(), console.IsTerminal(cmd.OutOrStdout()))
+	bar := console.NewBar(say)
 	p, err := process.New(cmd.Context(), process.Settings{
-		Config: c, Roles: roles, Logger: c.Log.Logger(cmd.ErrOrStderr()), Registry: telemetry.Registry(version()), Version: version(),
+		Config: c, Roles: roles, Logger: c.Log.Logger(say.Above(cmd.ErrOrStderr())), Registry: telemetry.Registry(version()), Version: version(),
+		Progress: func(at snapshot.Progress) {
+			if at.Phase == snapshot.PhasePaused { // all else is in the checkpoints, whoever writes them
+				bar.Progress(at)
+			}
+		},
 	})
 	if err != nil {
 		return err
@@ -61,23 +70,25 @@ func takeSnapshot(cmd *cobra.Command) error {
 		if err != nil {
 			return err
 		}
-		var shown time.Time
+		var pace snapshot.Pace
 		err = snapshot.Follow(ctx, p.Client, p.Topics, wish.ID, func(at connector.SourceOffset) {
-			done := at.FinishedAt != 0
-			if at.Request != wish.ID || !done && time.Since(shown) < progressEvery {
-				return
+			if at.Request == wish.ID {
+				bar.Progress(pace.Progress(at))
 			}
-			shown = time.Now()
-			fmt.Fprintf(cmd.OutOrStdout(), "%d of %d users\n", at.Users, at.Total)
 		})
 		if err != nil {
 			return err
 		}
 		return errRead // ends Run
 	})
-	if err := group.Wait(); !errors.Is(err, errRead) {
+	err = group.Wait()
+	say.Clear()
+	switch {
+	case errors.Is(err, errRead):
+		return nil
+	case cmd.Context().Err() != nil:
+		return errNotRead
+	default:
 		return err
 	}
-	_, err = fmt.Fprintln(cmd.OutOrStdout(), "Snapshot complete.")
-	return err
 }

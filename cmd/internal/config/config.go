@@ -19,6 +19,7 @@ import (
 	"clerkconnect/cmd/internal/admin"
 	"clerkconnect/cmd/internal/kafka"
 	"clerkconnect/cmd/internal/kinds"
+	"clerkconnect/cmd/internal/ledger"
 	"clerkconnect/cmd/internal/telemetry"
 	"clerkconnect/connector/clerk"
 	"clerkconnect/connector/snapshot"
@@ -38,6 +39,7 @@ type Config struct {
 	Snapshot snapshot.Config      // its variables have their whole names
 	Policy   clerk.PolicyConfig   `envPrefix:"POLICY_"`
 	Webhook  webhook.Config       `envPrefix:"WEBHOOK_"`
+	Erasure  ledger.Config        `envPrefix:"ERASURE_"`
 	Admin    admin.Config         `envPrefix:"ADMIN_"`
 	Log      telemetry.Config     `envPrefix:"LOG_"`
 

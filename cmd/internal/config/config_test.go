@@ -111,6 +111,8 @@ func TestLoad_Problems(t *testing.T) {
 			[]string{"CLERK_SECRET_KEY_FILE: open "}},
 		{"sinks", map[string]string{"SINKS": "sqlite,crm=sqlite,crm=sqlite,x=oracle,Big=sqlite,webhook=sqlite"}, nil,
 			[]string{`SINKS has "Big=sqlite"`, `SINKS has "crm" twice`, `SINKS has "x=oracle": there is no kind "oracle"`, "SINKS has a sink named webhook"}},
+		{"one address for the internet and for operators", map[string]string{"WEBHOOK_ADDR": ":8080", "ADMIN_ADDR": ":8080"}, nil,
+			[]string{`ADMIN_ADDR and WEBHOOK_ADDR are both ":8080"`}},
 		{"half a login", map[string]string{"KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_SASL_PASSWORD": canary}, nil,
 			[]string{"KAFKA_SASL_USER or KAFKA_SASL_PASSWORD is not set"}},
 		{"unknown policy field", map[string]string{"POLICY_INCLUDE": "phone_number"}, nil, []string{"POLICY_INCLUDE: unknown field"}},

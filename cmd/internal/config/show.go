@@ -41,6 +41,7 @@ var sections = []struct{ prefix, title string }{
 	{"SNAPSHOT_", "Snapshot"},
 	{"POLICY_", "Privacy policy"},
 	{"SINKS", "Sinks"},
+	{"ERASURE_", "Erasures"},
 	{"ADMIN_", "Metrics and health"},
 	{"LOG_", "Logs"},
 	{"INSTANCE_", "Process"},

@@ -10,7 +10,7 @@ import (
 )
 
 // prefixes are those under which every variable is one of ours, or foreign.
-var prefixes = []string{"KAFKA_", "SCHEMA_REGISTRY_", "TOPIC_", "CLERK_", "POLICY_", "WEBHOOK_", "SNAPSHOT_", "ADMIN_", "LOG_", "SINK_", "SINKS_", "INSTANCE_"}
+var prefixes = []string{"KAFKA_", "SCHEMA_REGISTRY_", "TOPIC_", "CLERK_", "POLICY_", "WEBHOOK_", "SNAPSHOT_", "ADMIN_", "LOG_", "SINK_", "SINKS_", "ERASURE_", "INSTANCE_"}
 
 // foreign are variables of other programs under our prefixes that are often
 // in the same environment: Kafka's own scripts, Clerk's SDKs.

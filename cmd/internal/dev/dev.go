@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"clerkconnect/cmd/internal/config"
+	"clerkconnect/cmd/internal/console"
 	"clerkconnect/cmd/internal/embedded"
 	"clerkconnect/cmd/internal/process"
 	"clerkconnect/cmd/internal/telemetry"
@@ -79,7 +80,7 @@ type session struct {
 	process  *process.Process
 	registry *prometheus.Registry
 	latency  latency
-	bar      *bar
+	bar      *console.Bar
 }
 
 // Run runs until ctx is done or Options.For has passed, drains, and prints a
@@ -107,7 +108,7 @@ func (s *session) prepare(ctx context.Context) (err error) {
 	if err := logger.Validate(); err != nil {
 		return config.Problems{err}
 	}
-	s.logger = logger.Logger(s.say.above(s.options.Stderr))
+	s.logger = logger.Logger(s.say.Above(s.options.Stderr))
 	if s.sources.kafka == inProcess {
 		if s.broker, err = embedded.Start(ctx, filepath.Join(s.options.DataDir, "broker"), s.logger); err != nil {
 			return err
@@ -124,7 +125,7 @@ func (s *session) prepare(ctx context.Context) (err error) {
 	}
 	s.say.introduce(s)
 	s.registry = telemetry.Registry(s.options.Version)
-	s.bar = newBar(s.say)
+	s.bar = console.NewBar(s.say.Console)
 	listener, err := s.listen(ctx)
 	if err != nil {
 		return fmt.Errorf("metrics and health: %w", err)
@@ -132,7 +133,7 @@ func (s *session) prepare(ctx context.Context) (err error) {
 	settings := process.Settings{
 		AdminListener: listener,
 		Config:        s.cfg, Roles: config.Roles(), Logger: s.logger, Registry: s.registry, Version: s.options.Version,
-		Progress: s.bar.progress,
+		Progress: s.bar.Progress,
 		Observe:  func(_ string, sink sinks.Sink) sinks.Sink { return s.latency.observe(sink) },
 	}
 	if s.broker != nil {

@@ -1,7 +1,6 @@
 package dev
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -9,7 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"clerkconnect/connector/snapshot"
 	"clerkconnect/schemas"
 	"clerkconnect/sinks"
 )
@@ -66,43 +64,6 @@ func TestLatency(t *testing.T) {
 			t.Errorf("quantiles: got %v, %v of %d, want 51ms, 99ms of 100", p50, p99, n)
 		}
 	})
-}
-
-// TestBar_LinesWithoutATerminal: a line every two seconds, and one at the end.
-func TestBar_LinesWithoutATerminal(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
-		b := newBar(&voice{out: &out})
-		for users := int64(0); users < 2500; users += 500 {
-			b.progress(snapshot.Progress{Phase: snapshot.PhaseSnapshot, Users: users, Total: 2500, RatePerSecond: 500, Remaining: time.Second})
-			time.Sleep(time.Second)
-		}
-		b.progress(snapshot.Progress{Phase: snapshot.PhaseIdle, Users: 2500, Total: 2500})
-		b.progress(snapshot.Progress{Phase: snapshot.PhaseIdle, Users: 2500, Total: 2500}) // said once
-		want := "Snapshot: 1,000 of 2,500 users, 500/s, 1s left\nSnapshot: 2,000 of 2,500 users, 500/s, 1s left\nSnapshot complete: 2,500 users in 5.0 s.\n"
-		if got := out.String(); got != want {
-			t.Errorf("got\n%swant\n%s", got, want)
-		}
-		<-b.complete
-	})
-}
-
-// TestVoice_LinesTakeTheBarAway, so that nothing of it stays behind them.
-func TestVoice_LinesTakeTheBarAway(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	v := &voice{out: &out, bar: true}
-	v.draw("[==  ]")
-	v.line("a line")
-	v.draw("[=== ]")
-	if _, err := v.above(&out).Write([]byte("a log\n")); err != nil {
-		t.Fatal(err)
-	}
-	v.line("another")
-	if want := clearLine + "[==  ]" + clearLine + "a line\n" + clearLine + "[=== ]" + clearLine + "a log\nanother\n"; out.String() != want {
-		t.Errorf("got %q, want %q", out.String(), want)
-	}
 }
 
 // TestQuoted holds the commands that a person is shown to copy, rm -r above

@@ -85,10 +85,10 @@ func (s *session) snapshotComplete(ctx context.Context, interrupted bool) bool {
 		wait = 0
 	}
 	select {
-	case <-s.bar.complete:
+	case <-s.bar.Complete:
 	default:
 		select {
-		case <-s.bar.complete:
+		case <-s.bar.Complete:
 		case <-time.After(wait):
 		case <-ctx.Done():
 		}

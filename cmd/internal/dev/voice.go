@@ -7,79 +7,28 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 	"unicode"
 
-	"github.com/dustin/go-humanize"
+	"clerkconnect/cmd/internal/console"
 )
 
 // reportEvery is the interval of the lines that say what happens.
 const reportEvery = 10 * time.Second
 
-// clearLine takes away what stands on the terminal's line.
-const clearLine = "\r\x1b[K"
-
-// voice speaks to the person at the terminal. Its methods line and draw are
-// safe for concurrent use.
+// voice speaks to the person at the terminal.
 type voice struct {
+	*console.Console
 	summary io.Writer // the summary as JSON; nil: for people too
 	last    counts    // at the last tick
-
-	mu    sync.Mutex
-	out   io.Writer // people
-	bar   bool      // out is a terminal
-	drawn bool      // a bar is on its line
 }
 
 func newVoice(o Options) *voice {
 	if o.JSON {
-		return &voice{out: o.Stderr, summary: o.Stdout}
+		return &voice{Console: console.New(o.Stderr, false), summary: o.Stdout}
 	}
-	return &voice{out: o.Stdout, bar: o.Terminal}
+	return &voice{Console: console.New(o.Stdout, o.Terminal)}
 }
-
-// line writes one line, in place of a bar if there is one. That nobody reads
-// it is no reason to stop.
-func (v *voice) line(format string, args ...any) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.drawn {
-		format = clearLine + format
-		v.drawn = false
-	}
-	_, _ = fmt.Fprintf(v.out, format+"\n", args...)
-}
-
-// draw draws a bar, or reports that there is no terminal for it.
-func (v *voice) draw(text string) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.bar {
-		_, _ = fmt.Fprint(v.out, clearLine, text)
-		v.drawn = true
-	}
-	return v.bar
-}
-
-// above returns a writer for logs, which takes the bar away first.
-func (v *voice) above(w io.Writer) io.Writer {
-	return writer(func(p []byte) (int, error) {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		if v.drawn {
-			_, _ = fmt.Fprint(v.out, clearLine)
-			v.drawn = false
-		}
-		return w.Write(p)
-	})
-}
-
-type writer func([]byte) (int, error)
-
-func (w writer) Write(p []byte) (int, error) { return w(p) }
-
-func number(n int) string { return humanize.Comma(int64(n)) }
 
 // introduce says what is used, first of all.
 func (v *voice) introduce(s *session) {
@@ -90,15 +39,15 @@ func (v *voice) introduce(s *session) {
 	if s.broker != nil {
 		kafka = "an embedded broker at " + s.broker.Address
 	}
-	v.line("dev uses %s and %s;\ndata in %s", clerk, kafka, s.options.DataDir)
+	v.Line("dev uses %s and %s;\ndata in %s", clerk, kafka, s.options.DataDir)
 	if s.sim != nil {
 		users, note := s.sim.Stats().Users, ""
 		if users != s.options.Users {
 			note = " (those of the last run;\n--users and --seed are for a new data folder)"
 		}
-		v.line("%g events a second, %s users%s", s.options.Rate, number(users), note)
+		v.Line("%g events a second, %s users%s", s.options.Rate, console.Number(users), note)
 	}
-	v.line("")
+	v.Line("")
 }
 
 // quoted renders a path for a shell, so that a command that a person copies
@@ -117,30 +66,30 @@ func quoted(path string) string {
 func (v *voice) lookAround(s *session) {
 	broker := s.cfg.Kafka.Brokers[0]
 	users := s.process.Topics.Users()
-	v.line("Look around (a second terminal):")
-	v.line("  topic     kcat -C -e -b %s -t %s -f '%%k  %%h\\n'", broker, users)
-	v.line("            kafka-console-consumer.sh --bootstrap-server %s \\", broker)
-	v.line("              --topic %s --from-beginning \\", users)
-	v.line("              --isolation-level read_committed \\")
-	v.line("              --property print.key=true --property print.value=false")
-	v.line("  table     sqlite3 %s \\", quoted(s.database()))
-	v.line("            'SELECT id, email FROM %s ORDER BY updated_at DESC LIMIT 5'", table)
-	v.line("  metrics   http://%s/metrics", s.process.AdminAddr())
-	v.line("  health    http://%s/readyz", s.process.AdminAddr())
+	v.Line("Look around (a second terminal):")
+	v.Line("  topic     kcat -C -e -b %s -t %s -f '%%k  %%h\\n'", broker, users)
+	v.Line("            kafka-console-consumer.sh --bootstrap-server %s \\", broker)
+	v.Line("              --topic %s --from-beginning \\", users)
+	v.Line("              --isolation-level read_committed \\")
+	v.Line("              --property print.key=true --property print.value=false")
+	v.Line("  table     sqlite3 %s \\", quoted(s.database()))
+	v.Line("            'SELECT id, email FROM %s ORDER BY updated_at DESC LIMIT 5'", table)
+	v.Line("  metrics   http://%s/metrics", s.process.AdminAddr())
+	v.Line("  health    http://%s/readyz", s.process.AdminAddr())
 	webhooks := "http://" + s.process.Receiver.Addr() + s.cfg.Webhook.Path
-	v.line("  webhooks  %s", webhooks)
+	v.Line("  webhooks  %s", webhooks)
 	if s.sim == nil {
-		v.line("            Clerk has to reach it: open a tunnel to it, and enter the tunnel's")
-		v.line("            address in Clerk's Dashboard under Webhooks")
+		v.Line("            Clerk has to reach it: open a tunnel to it, and enter the tunnel's")
+		v.Line("            address in Clerk's Dashboard under Webhooks")
 	}
-	v.line("")
+	v.Line("")
 	end := "Ctrl-C ends it in order"
 	if s.options.For > 0 {
 		end = fmt.Sprintf("It ends after %v", s.options.For)
 	}
-	v.line("%s; the same command goes on from there.", end)
-	v.line("rm -r %s removes everything.", quoted(s.options.DataDir))
-	v.line("")
+	v.Line("%s; the same command goes on from there.", end)
+	v.Line("rm -r %s removes everything.", quoted(s.options.DataDir))
+	v.Line("")
 }
 
 // tick says what happened since the last line, in the 80 columns of a narrow
@@ -157,8 +106,8 @@ func (v *voice) tick(s *session) {
 	if p50, _, n := s.latency.quantiles(); n > 0 {
 		latency = fmt.Sprintf(", to row %v", p50)
 	}
-	v.line("%s  %s users known, +%s events, %s applied, lag %d%s", time.Now().Format(time.TimeOnly),
-		number(now.knownUsers), number(total), number(applied), now.sequencerLag+now.sinkLag, latency)
+	v.Line("%s  %s users known, +%s events, %s applied, lag %d%s", time.Now().Format(time.TimeOnly),
+		console.Number(now.knownUsers), console.Number(total), console.Number(applied), now.sequencerLag+now.sinkLag, latency)
 }
 
 // list renders what is not zero, the most first.
@@ -172,7 +121,7 @@ func list(events map[string]int) string {
 		return strings.Compare(a, b)
 	})
 	for i, name := range names {
-		names[i] = fmt.Sprintf("%s %s", number(events[name]), name)
+		names[i] = fmt.Sprintf("%s %s", console.Number(events[name]), name)
 	}
 	if len(names) == 0 {
 		return ""
@@ -181,8 +130,8 @@ func list(events map[string]int) string {
 }
 
 func (v *voice) draining() {
-	v.line("")
-	v.line("Stopping: what is pending is delivered and written first.\n(Ctrl-C again ends at once.)")
+	v.Line("")
+	v.Line("Stopping: what is pending is delivered and written first.\n(Ctrl-C again ends at once.)")
 }
 
 // summarize prints the summary, for people or as JSON.
@@ -192,39 +141,39 @@ func (v *voice) summarize(s Summary) error {
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(s)
 	}
-	v.line("")
+	v.Line("")
 	if s.UsersInClerk != nil {
-		v.line("  users in Clerk      %8s", number(*s.UsersInClerk))
+		v.Line("  users in Clerk      %8s", console.Number(*s.UsersInClerk))
 	}
-	v.line("  users in the topic  %8s", number(s.UsersInTopic))
-	v.line("  rows in the table   %8s", number(s.RowsInTable))
+	v.Line("  users in the topic  %8s", console.Number(s.UsersInTopic))
+	v.Line("  rows in the table   %8s", console.Number(s.RowsInTable))
 	if s.DeletedUsers != nil {
-		v.line("  deleted users       %8s", number(*s.DeletedUsers))
+		v.Line("  deleted users       %8s", console.Number(*s.DeletedUsers))
 	}
 	total := 0
 	for _, n := range s.Events {
 		total += n
 	}
-	v.line("  events sequenced    %8s%s", number(total), list(s.Events))
-	v.line("  deliveries          %8s, of which %s repeated", number(s.Deliveries), number(s.Repeated))
+	v.Line("  events sequenced    %8s%s", console.Number(total), list(s.Events))
+	v.Line("  deliveries          %8s, of which %s repeated", console.Number(s.Deliveries), console.Number(s.Repeated))
 	if s.LatencyP50 > 0 {
-		v.line("  webhook to row      %5.0f ms, 99%% within %.0f ms", s.LatencyP50, s.LatencyP99)
+		v.Line("  webhook to row      %5.0f ms, 99%% within %.0f ms", s.LatencyP50, s.LatencyP99)
 	}
-	v.line("  time                %6.0f s", s.Duration)
-	v.line("")
+	v.Line("  time                %6.0f s", s.Duration)
+	v.Line("")
 	switch {
 	case s.Converged && s.UsersInClerk != nil:
-		v.line("Converged: the topic equals Clerk, field by field;\nthe table the topic, version by version.")
+		v.Line("Converged: the topic equals Clerk, field by field;\nthe table the topic, version by version.")
 	case s.Converged:
-		v.line("Converged: the table equals the topic, version by version.")
+		v.Line("Converged: the table equals the topic, version by version.")
 	case s.SnapshotUnfinished:
-		v.line("The snapshot is not finished; the same command goes on with it.")
+		v.Line("The snapshot is not finished; the same command goes on with it.")
 	}
 	for i, difference := range s.differences {
 		if s.SnapshotUnfinished || i == 10 {
 			break
 		}
-		v.line("  %s", difference)
+		v.Line("  %s", difference)
 	}
 	return nil
 }

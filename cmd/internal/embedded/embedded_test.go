@@ -2,7 +2,9 @@ package embedded
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -18,10 +20,17 @@ var discard = slog.New(slog.DiscardHandler)
 
 // TestStart_KeepsDataAndPort: what was acknowledged before Close is there after
 // the next Start, at the same address.
-func TestStart_KeepsDataAndPort(t *testing.T) { // not parallel: others would take the port in between
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+func TestStart_KeepsDataAndPort(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	dir := t.TempDir()
+	// A port that nobody is given who asks for any, nor takes by default: others
+	// would have it in between. The folder knows it from an earlier start.
+	port := 20000 + rand.IntN(10000)
+	if err := os.WriteFile(filepath.Join(dir, infoName), fmt.Appendf(nil, `{"port":%d}`, port), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	first, err := Start(t.Context(), dir, discard)
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +101,7 @@ func TestStart_FinishesTransactionsAfterACrash(t *testing.T) {
 	}{{"open", false, 0}, {"half committed", true, 1}} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			dir := t.TempDir()
 			broker, err := Start(ctx, dir, discard)

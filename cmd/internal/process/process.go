@@ -21,6 +21,8 @@ import (
 
 	"clerkconnect/cmd/internal/admin"
 	"clerkconnect/cmd/internal/config"
+	"clerkconnect/cmd/internal/control"
+	"clerkconnect/cmd/internal/ledger"
 	"clerkconnect/cmd/internal/telemetry"
 	"clerkconnect/connector"
 	"clerkconnect/connector/clerk"
@@ -58,6 +60,9 @@ type Process struct {
 	Snapshot  *snapshot.Task
 	Sequencer *sequencer.Sequencer
 	Sinks     []*runner.Runner
+	// Erasures watches the ledger, beside the sequencer, which every
+	// deployment has.
+	Erasures *ledger.Watch
 
 	// Client are the options by which every client of the process is made.
 	Client []kgo.Opt
@@ -73,6 +78,7 @@ type Process struct {
 	served   chan error  // what ended Admin
 	client   *kgo.Client // of writer
 	writer   *connector.Writer
+	wishes   *control.Follower // of sinks
 }
 
 // waitForKafka is the pause between attempts to reach a broker at the start.
@@ -204,6 +210,20 @@ func (p *Process) prepareTopics(ctx context.Context) (err error) {
 	return nil
 }
 
+// CheckRetention compares the settings of the topics, as they are in Kafka,
+// with ERASURE_DEADLINE. It returns [config.Problems] if a topic may keep an
+// erased user for longer.
+func (p *Process) CheckRetention(ctx context.Context) error {
+	problems, err := topics.CheckRetention(ctx, p.Client, p.settings.Config.Topics, p.settings.Config.Erasure.Deadline)
+	if err != nil {
+		return fmt.Errorf("check the retention of the topics: %w", err)
+	}
+	if len(problems) > 0 {
+		return config.Problems(problems)
+	}
+	return nil
+}
+
 func (p *Process) has(role config.Role) bool { return slices.Contains(p.settings.Roles, role) }
 
 func (p *Process) logger(component string) *slog.Logger {
@@ -225,10 +245,7 @@ func (p *Process) buildReceiver() (err error) {
 		return err
 	}
 	p.Admin.Add("receiver", func(context.Context) (any, error) {
-		if p.Receiver.Addr() == "" {
-			return nil, errors.New("not listening")
-		}
-		return map[string]string{"addr": p.Receiver.Addr()}, nil
+		return map[string]string{"addr": p.Receiver.Addr()}, p.Receiver.Ready()
 	})
 	return nil
 }
@@ -284,23 +301,18 @@ func (p *Process) buildSequencer() error {
 		Logger:     p.logger("sequencer"),
 		CommitLock: p.settings.CommitLock,
 	})
-	p.Admin.Add("sequencer", func(context.Context) (any, error) {
-		s := p.Sequencer.Status()
-		detail := map[string]any{"owned": len(s.Owned), "ready": len(s.Ready), "gaps": s.Gaps, "known_users": s.Known}
-		switch {
-		case s.Left:
-			return detail, errors.New("stopped")
-		case len(s.Ready) < len(s.Owned):
-			return detail, fmt.Errorf("%d of %d partitions are restored", len(s.Ready), len(s.Owned))
-		case len(s.Gaps) > 0:
-			return detail, fmt.Errorf("events of %d partitions were lost to retention; a snapshot has to make up for them", len(s.Gaps))
-		}
-		return detail, nil
-	})
+	p.Erasures = ledger.NewWatch(&ledger.Ledger{
+		Client: p.Client, Codec: p.Codec, Topics: p.Topics, Partitions: p.Pins.Partitions,
+		Deadline: p.settings.Config.Erasure.Deadline, Sinks: p.settings.Config.LedgerSinks(),
+	}, p.settings.Registry, p.logger("erasures"))
+	p.Admin.Add("sequencer", func(context.Context) (any, error) { return sequencerReady(p.Sequencer.Status()) })
 	return nil
 }
 
 func (p *Process) buildSinks() error {
+	controlled := map[string]control.Sink{}
+	p.wishes = control.NewFollower(p.Client, p.Topics, p.logger("wishes"), controlled)
+	retries := &runner.RetryBudget{} // of all sinks
 	for _, entry := range p.settings.Config.Sinks {
 		sink, err := entry.Kind.New(entry.Settings)
 		if err != nil {
@@ -317,32 +329,16 @@ func (p *Process) buildSinks() error {
 			Registerer:   p.settings.Registry,
 			Logger:       p.settings.Logger,
 			CommitLock:   p.settings.CommitLock,
+			Retries:      retries,
 		})
 		if err != nil {
 			return err
 		}
 		p.Sinks = append(p.Sinks, r)
-		p.Admin.Add("sink_"+entry.Name, func(context.Context) (any, error) { return sinkReady(r) })
+		controlled[entry.Name] = r
+		p.Admin.Add("sink_"+entry.Name, func(context.Context) (any, error) { return sinkReady(r.Status()) })
 	}
 	return nil
-}
-
-// sinkReady says whether a sink does its work, and how far it is.
-func sinkReady(r *runner.Runner) (any, error) {
-	s := r.Status()
-	detail := map[string]any{
-		"kind": s.Kind, "owned": len(s.Owned), "ready": len(s.Ready), "lag_records": s.LagRecords,
-		"lag_seconds": s.Lag.Seconds(), "erasures_owed": s.ErasuresOwed, "last_reason": s.LastReason,
-	}
-	switch {
-	case s.Stopped:
-		return detail, fmt.Errorf("stopped until a person has mended it: %s", s.LastReason)
-	case !s.Opened:
-		return detail, fmt.Errorf("not open: %s", s.LastReason)
-	case len(s.Ready) < len(s.Owned):
-		return detail, fmt.Errorf("%d of %d partitions are restored", len(s.Ready), len(s.Owned))
-	}
-	return detail, nil
 }
 
 // SequencerLag returns how many events are not sequenced yet.

@@ -4,6 +4,11 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
+
+	"clerkconnect/cmd/internal/control"
+	"clerkconnect/connector/topics"
+	"clerkconnect/sinks/runner"
 )
 
 // part is something that runs until its context is done. An error of it ends
@@ -25,14 +30,65 @@ func (p *Process) stages() [][]part {
 		stages = append(stages, []part{{"snapshot", p.Snapshot.Run}})
 	}
 	if p.Sequencer != nil {
-		stages = append(stages, []part{{"sequencer", p.Sequencer.Run}})
+		stages = append(stages, []part{{"sequencer", p.Sequencer.Run}, {"erasures", p.Erasures.Run}})
 	}
 	var sinks []part
 	for _, r := range p.Sinks {
-		sinks = append(sinks, part{r.Group(), r.Run})
+		sinks = append(sinks, part{r.Group(), p.asWanted(r)})
+	}
+	if len(sinks) > 0 {
+		sinks = append(sinks, part{"wishes", p.wishes.Run}, part{"status", p.publisher().Run})
+		sinks = append(sinks, part{"ticks", p.tickSinkState})
 	}
 	stages = append(stages, sinks)
 	return append(stages, []part{{"admin", p.serve}})
+}
+
+// asWanted runs a sink when it is known whether it is paused.
+func (p *Process) asWanted(r *runner.Runner) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if p.wishes.Ready(ctx) != nil {
+			return nil // ended before it began
+		}
+		return r.Run(ctx)
+	}
+}
+
+// publisher tells operators what the sinks of this process do.
+func (p *Process) publisher() *control.Publisher {
+	return &control.Publisher{
+		Store: p.writer, Instance: p.settings.Config.InstanceName, Sinks: p.wishes.Sinks, Logger: p.logger("status"),
+		Said: func(ctx context.Context) (*control.State, error) { return control.Read(ctx, p.Client, p.Topics) },
+	}
+}
+
+// tickSinkState writes to every owned partition of what the sinks remember,
+// once in a while, as the sequencer does to the topics that are its own: a
+// broker compacts only what is written to, and what a sink remembered of an
+// erased user must really go.
+func (p *Process) tickSinkState(ctx context.Context) error {
+	timer := time.NewTimer(topics.TickInterval / 24) // early, so that a process that is restarted daily ticks as well
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+			timer.Reset(topics.TickInterval)
+		}
+		p.tickOwned(ctx)
+	}
+}
+
+func (p *Process) tickOwned(ctx context.Context) {
+	for _, r := range p.Sinks {
+		s := r.Status()
+		for _, partition := range s.Owned {
+			if err := p.writer.Tick(ctx, p.Topics.SinkState(s.Name), partition); err != nil && ctx.Err() == nil {
+				p.logger("sink").Warn("tick", "sink", s.Name, "partition", partition, "err", err)
+			}
+		}
+	}
 }
 
 // Run runs all roles until ctx is done, or until one of them ends with an
