@@ -44,8 +44,13 @@ fuzz: ## each fuzzer for FUZZTIME
 	  done; \
 	done
 
-soak: ## long searches: HISTORIES random interleavings, many kills
+soak: ## long searches: HISTORIES random interleavings, many kills (make services first)
 	go test ./connector/sequencer -run Converges -rapid.checks=$(HISTORIES) -timeout 0
+	eval "$$(deployments/servers/servers.sh env)"; for package in $$(go list ./sinks/...); do \
+	  if go list -deps -test $$package | grep -q '^pgregory.net/rapid$$'; then \
+	    go test -count=1 -timeout 0 -run 'Converges|Random|Moves|Crash|Model|TestSink|TestBed' $$package -rapid.checks=$$(($(HISTORIES) / 500)) || exit 1; \
+	  fi; \
+	done
 	E2E_KILLS=200 go test ./cmd/e2e -count=1 -timeout 0 -v -run Kill
 
 reference: ## write the configuration reference into README.md, from the code

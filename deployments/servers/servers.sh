@@ -3,7 +3,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-all=(kafka postgres mariadb mongodb schema-registry)
+all=(kafka postgres pgbouncer mariadb mongodb schema-registry)
 
 usage() {
   cat <<TEXT
@@ -17,7 +17,7 @@ Usage: servers.sh start|stop|status|env|clean [${all[*]}]
 
   SERVERS_DIR      folder of data, logs and downloads (default: .servers in the repository)
   SERVERS_INSTALL  no: never install Debian packages (default: yes, as root or by sudo without a password)
-  TEST_KAFKA_BROKERS, TEST_POSTGRES_DSN, TEST_MYSQL_DSN, TEST_MONGODB_URI, TEST_SCHEMA_REGISTRY_URL
+  TEST_KAFKA_BROKERS, TEST_POSTGRES_DSN, TEST_PGBOUNCER_DSN, TEST_MYSQL_DSN, TEST_MONGODB_URI, TEST_SCHEMA_REGISTRY_URL
                    a server whose address is set is used as it is, neither started nor stopped
 TEXT
 }
