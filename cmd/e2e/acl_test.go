@@ -2,9 +2,9 @@ package e2e
 
 import (
 	"context"
+	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -39,7 +39,7 @@ var rights = map[string][]right{
 	},
 	"sequencer": {
 		{topicRight, "user-events", "read"}, {topicRight, "sequencer-state", "read write"},
-		{topicRight, "users", "write"}, {topicRight, "erasures", "write"}, {topicRight, "erasure-receipts", "write"},
+		{topicRight, "users", "write"}, {topicRight, "erasures", "read write"}, {topicRight, "erasure-receipts", "read write"},
 		{groupRight, "sequencer", "read"}, {txnRight, "sequencer.*", "write"},
 	},
 	"snapshot": {
@@ -49,8 +49,15 @@ var rights = map[string][]right{
 	"sinks": {
 		{topicRight, "users", "read"}, {topicRight, "erasures", "read"},
 		{topicRight, "erasure-receipts", "read write"}, {topicRight, "sink-state.*", "read write"},
-		{topicRight, "dead-letters.*", "write"},
+		{topicRight, "dead-letters.*", "read write"},
 		{groupRight, "sink.*", "read"}, {txnRight, "sink.*", "write"},
+	},
+	"the erasure commands": {
+		{topicRight, "erasure-receipts", "read write"}, {topicRight, "erasures", "read"}, {topicRight, "user-events", "write"},
+	},
+	"the dlq and sink commands": {
+		{topicRight, "users", "read"}, {topicRight, "erasures", "read"}, {topicRight, "dead-letters.*", "read write"},
+		{groupRight, "sink.*", "describe"},
 	},
 	"your consumers": {
 		{topicRight, "users", "read"},
@@ -87,6 +94,10 @@ func TestRights(t *testing.T) {
 		granted := append(acls(s.topics.Prefix, rights["every process"]), acls(s.topics.Prefix, rights[role])...)
 		options = append(options, kfake.User("PLAIN", role, "secret", granted...))
 	}
+	commands := append(acls(s.topics.Prefix, rights["every process"]), acls(s.topics.Prefix, rights["the erasure commands"])...)
+	options = append(options, kfake.User("PLAIN", "officer", "secret", commands...))
+	operator := append(acls(s.topics.Prefix, rights["every process"]), acls(s.topics.Prefix, rights["the dlq and sink commands"])...)
+	options = append(options, kfake.User("PLAIN", "operator", "secret", operator...))
 	options = append(options, kfake.User("PLAIN", "consumer", "secret", acls(s.topics.Prefix, rights["your consumers"])...))
 	cluster, err := kfake.NewCluster(options...)
 	if err != nil {
@@ -107,11 +118,11 @@ func TestRights(t *testing.T) {
 			running = append(running, s.start(role, role, ""))
 		}
 		for _, p := range running {
-			eventually(t, 20*time.Second, p.cmd.Args[3]+" ready", p.ready)
+			eventually(t, patience, p.cmd.Args[3]+" ready", p.ready)
 		}
-		eventually(t, 20*time.Second, "deletions", func() bool { return len(s.sim.Deleted()) > gone+5 })
+		eventually(t, patience, "deletions", func() bool { return len(s.sim.Deleted()) > gone+5 })
 		stop()
-		s.settle(20 * time.Second)
+		s.settle(patience)
 		for _, p := range running {
 			p.stop()
 			if strings.Contains(p.log.String(), "AUTHORIZATION_FAILED") {
@@ -120,7 +131,20 @@ func TestRights(t *testing.T) {
 		}
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	for _, command := range []struct{ user, args string }{
+		{"officer", "erasure list"}, {"officer", "erasure report --since 1h"}, {"officer", "erasure reapply sqlite --since 1h --yes --timeout 0"},
+		{"officer", "erasure request user_unknown --yes --timeout 0"},
+		{"operator", "sink status"}, {"operator", "sink pause sqlite --reason test"}, {"operator", "sink resume sqlite"}, {"operator", "sink restart sqlite"},
+		{"operator", "dlq list sqlite"}, {"operator", "dlq replay sqlite --yes"}, {"operator", "dlq discard sqlite --all --yes"},
+	} {
+		cmd := exec.Command(binary, strings.Fields(command.args)...)
+		cmd.Env = append(s.settings(command.user), "KAFKA_BROKERS="+strings.Join(s.brokers, ","), "TOPIC_PREFIX="+s.topics.Prefix)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s with the rights of an %s: %v\n%s", command.args, command.user, err, tail(string(out)))
+		}
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	consumer, err := kgo.NewClient(kgo.SeedBrokers(s.brokers...), login("consumer"), kgo.ConsumerGroup(s.topics.Prefix+".their-own"),
 		kgo.ConsumeTopics(s.topics.Users()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))

@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,10 +17,6 @@ import (
 )
 
 const all = "receiver,sequencer,snapshot,sinks"
-
-// takeover bounds the wait for those who come after processes that were killed:
-// sessions and rebalances take 10 s each, and several may follow each other.
-const takeover = 60 * time.Second
 
 // bury makes the in-process broker forget the members of the snapshot's group,
 // all of which are dead. It begins no session for a member whose connection
@@ -107,16 +105,16 @@ func TestKill_AtEachStep(t *testing.T) {
 				armed.Store(p)
 				select {
 				case <-hit:
-				case <-time.After(30 * time.Second):
+				case <-time.After(patience):
 					t.Fatalf("the step was never reached:\n%s", tail(p.log.String()))
 				}
-				_ = p.wait(10 * time.Second)
+				_ = p.wait(patience)
 			}
 			s.bury()
 			p := s.start("one", all, address)
-			eventually(t, 60*time.Second, "ready", p.ready)
+			eventually(t, patience, "ready", p.ready)
 			stop()
-			s.settle(takeover)
+			s.settle(patience)
 			p.stop()
 		})
 	}
@@ -134,9 +132,9 @@ func TestKill_AnyTime(t *testing.T) {
 		p.kill()
 	}
 	p := s.start("one", all, address)
-	eventually(t, 90*time.Second, "ready", p.ready)
+	eventually(t, patience, "ready", p.ready)
 	stop()
-	s.settle(90 * time.Second)
+	s.settle(patience)
 	p.stop()
 }
 
@@ -149,15 +147,46 @@ func TestStop_Drains(t *testing.T) {
 	address := freeAddress(t)
 	for range 3 {
 		p := s.start("one", all, address)
-		eventually(t, 60*time.Second, "ready", p.ready)
+		eventually(t, patience, "ready", p.ready)
 		time.Sleep(time.Second)
 		p.stop()
 	}
 	p := s.start("one", all, address)
-	eventually(t, 60*time.Second, "ready", p.ready)
+	eventually(t, patience, "ready", p.ready)
 	stop()
-	s.settle(takeover)
+	s.settle(patience)
 	p.stop()
+}
+
+// TestStop_WithoutAnAnswer: a process can be stopped although Kafka does not
+// answer what is written: events, checkpoints, what a sink's status is.
+func TestStop_WithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, false, 50)
+	asked := make(chan struct{}, 1000)
+	s.cluster.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		s.cluster.KeepControl()
+		if request.(*kmsg.ProduceRequest).TransactionID != nil {
+			return nil, nil, false
+		}
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+		return nil, errors.New("gone"), true // the connection ends: nobody knows whether it was written
+	})
+	p := s.start("one", all, freeAddress(t))
+	for range 3 { // the snapshot and the status of a sink are written at once
+		select {
+		case <-asked:
+		case <-time.After(patience):
+			t.Fatalf("nothing is written:\n%s", tail(p.log.String()))
+		}
+	}
+	p.signal(syscall.SIGTERM)
+	if err := p.wait(patience); err != nil {
+		t.Errorf("got %v, want an end in order:\n%s", err, tail(p.log.String()))
+	}
 }
 
 // forEachBroker runs a test on the in-process broker and on Kafka.

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestLargeUser: a user of a megabyte goes the whole way, by a delivery and by
@@ -20,14 +19,14 @@ func TestLargeUser(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := s.start("one", all, "")
-		eventually(t, 60*time.Second, "ready", p.ready)
-		s.settle(60 * time.Second)
+		eventually(t, patience, "ready", p.ready)
+		s.settle(patience)
 		for _, id := range ids[1:4] {
 			if err := s.sim.SetMetadata(id, large("cd"), nil); err != nil {
 				t.Fatal(err)
 			}
 		}
-		s.settle(60 * time.Second)
+		s.settle(patience)
 		if dead := s.deadLetters(); dead != 0 {
 			t.Errorf("dead letters: %d, want none", dead)
 		}

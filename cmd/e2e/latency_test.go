@@ -16,10 +16,14 @@ import (
 // 253 ms.
 const latencyLimit = 250 * time.Millisecond
 
+// latencySamples is enough for a 99th percentile that no single outlier makes.
+const latencySamples = 1000
+
 // BenchmarkWebhookToRow measures from the moment that a webhook is sent to the
 // moment that its row can be read from the database: one at a time, so nothing
-// waits in a queue. The reader polls every millisecond, which is its error. It
-// reports the 50th and 99th percentile and the ratio of the latter to
+// waits in a queue. The reader polls every millisecond, which is its error. Each
+// round takes latencySamples; it reports the first sample apart, which finds
+// everything cold, then the 50th and 99th percentile and the ratio of the latter to
 // latencyLimit. Servers: the in-process broker always, Kafka and PostgreSQL if
 // TEST_KAFKA_BROKERS and TEST_POSTGRES_DSN name them.
 func BenchmarkWebhookToRow(b *testing.B) {
@@ -41,29 +45,38 @@ func BenchmarkWebhookToRow(b *testing.B) {
 				}
 				return n
 			}
-			eventually(b, time.Minute, "the snapshot is in the table", func() bool { return rows("") >= 1000 })
+			eventually(b, patience, "the snapshot is in the table", func() bool { return rows("") >= 1000 })
+			first := signUp(b, s, rows)
 			var took []time.Duration
 			for b.Loop() {
-				id := s.sim.SignUp()
-				messages := s.sim.Messages()
-				message := messages[len(messages)-1]
-				if message.UserID != id || message.Type != clerksim.UserCreated {
-					b.Fatalf("the last message is %s of %s", message.Type, message.UserID)
+				for range latencySamples {
+					took = append(took, signUp(b, s, rows))
 				}
-				started := time.Now()
-				if status, err := s.sim.Deliver(b.Context(), message.ID); err != nil || status != 200 {
-					b.Fatalf("delivery: %d, %v", status, err)
-				}
-				for rows(id) == 0 {
-					time.Sleep(time.Millisecond)
-				}
-				took = append(took, time.Since(started))
 			}
 			slices.Sort(took)
-			p99 := took[len(took)*99/100]
+			p99 := took[(len(took)*99+99)/100-1] // the nearest rank
+			b.ReportMetric(float64(first.Microseconds())/1000, "first-ms")
 			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
 			b.ReportMetric(float64(p99.Microseconds())/1000, "p99-ms")
 			b.ReportMetric(float64(p99)/float64(latencyLimit), "of-limit")
 		})
 	}
+}
+
+// signUp returns how long a new user took from his webhook to his row.
+func signUp(b *testing.B, s *stack, rows func(id string) int) time.Duration {
+	id := s.sim.SignUp()
+	messages := s.sim.Messages()
+	message := messages[len(messages)-1]
+	if message.UserID != id || message.Type != clerksim.UserCreated {
+		b.Fatalf("the last message is %s of %s", message.Type, message.UserID)
+	}
+	started := time.Now()
+	if status, err := s.sim.Deliver(b.Context(), message.ID); err != nil || status != 200 {
+		b.Fatalf("delivery: %d, %v", status, err)
+	}
+	for rows(id) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	return time.Since(started)
 }

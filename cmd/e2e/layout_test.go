@@ -40,10 +40,23 @@ func allowed(from, to string) bool {
 		return under(to, "schemas") || under(to, "connector") && !under(to, "connector/clerksim")
 	case from == "clerkconnect/sinks":
 		return under(to, "schemas")
-	case under(from, "sinks/sinktest"), under(from, "sinks/runner"), under(from, "sinks/usertable"):
+	case under(from, "sinks/mapping"):
+		return under(to, "schemas")
+	case under(from, "sinks/rest"):
+		return to == "clerkconnect/sinks" || under(to, "schemas")
+	case under(from, "sinks/contact"):
+		return under(to, "schemas") || to == "clerkconnect/sinks" || under(to, "sinks/mapping") || under(to, "sinks/rest")
+	case under(from, "sinks/resttest"): // for tests
+		return false
+	case under(from, "sinks/runner/storm"): // for tests
+		return under(to, "schemas") || to == "clerkconnect/sinks" || under(to, "sinks/runner") || under(to, "sinks/resttest") || under(to, "sinks/sinktest")
+	case under(from, "sinks/usertable/usertabletest"): // for tests
+		return under(to, "schemas") || to == "clerkconnect/sinks" || under(to, "sinks/usertable") || under(to, "sinks/sinktest")
+	case under(from, "sinks/sinktest"), under(from, "sinks/runner"):
 		return under(to, "schemas") || to == "clerkconnect/sinks"
-	case under(from, "sinks"): // a sink
-		return under(to, "schemas") || to == "clerkconnect/sinks" || under(to, "sinks/usertable")
+	case under(from, "sinks"): // a sink, or what the SQL sinks share
+		return under(to, "schemas") || to == "clerkconnect/sinks" || under(to, "sinks/usertable") || under(to, "sinks/mapping") ||
+			under(to, "sinks/contact") || under(to, "sinks/rest")
 	}
 	return under(from, "cmd")
 }

@@ -27,6 +27,7 @@ import (
 type network struct {
 	latency atomic.Int64 // most that a read or a write waits, in nanoseconds
 	cuts    atomic.Int64 // one in so many writes ends its connection half-way; 0: none
+	held    atomic.Int64 // what the black hole has swallowed: reads and writes that wait
 
 	mu   sync.Mutex
 	open chan struct{} // closed unless the network is a black hole
@@ -55,6 +56,8 @@ func (n *network) pass(c *link) error {
 	if most := n.latency.Load(); most > 0 {
 		time.Sleep(rand.N(time.Duration(most)))
 	}
+	n.held.Add(1)
+	defer n.held.Add(-1)
 	select {
 	case <-open:
 		return nil
@@ -116,7 +119,7 @@ func (c *link) Close() error {
 }
 
 // before returns an address that leads to target over this network.
-func (n *network) before(t *testing.T, target string) string {
+func (n *network) before(t testing.TB, target string) string {
 	t.Helper()
 	listener, err := n.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -191,11 +194,11 @@ func survives(t *testing.T, s *stack, n *network) {
 	stop := s.load()
 	running := []*process{s.start("one", all, ""), s.start("two", all, "")}
 	for _, p := range running {
-		eventually(t, 30*time.Second, "ready", p.ready)
+		eventually(t, patience, "ready", p.ready)
 	}
 	n.misbehave(t)
 	stop()
-	s.settle(60 * time.Second)
+	s.settle(patience)
 	if dead := s.deadLetters(); dead != 0 {
 		t.Errorf("dead letters: %d, want none", dead)
 	}
@@ -260,12 +263,12 @@ func TestPause_Alone(t *testing.T) {
 		s := newStack(t, kafka, 150)
 		stop := s.load()
 		p := s.start("alone", all, "")
-		eventually(t, 60*time.Second, "ready", p.ready)
+		eventually(t, patience, "ready", p.ready)
 		p.signal(syscall.SIGSTOP)
 		time.Sleep(25 * time.Second)
 		p.signal(syscall.SIGCONT)
 		stop()
-		s.settle(60 * time.Second)
+		s.settle(patience)
 		p.stop()
 	})
 }
@@ -286,9 +289,9 @@ func TestKill_InARow(t *testing.T) {
 		}
 		s.bury()
 		last := s.start("one", all, address)
-		eventually(t, 60*time.Second, "ready", last.ready)
+		eventually(t, patience, "ready", last.ready)
 		stop()
-		s.settle(60 * time.Second)
+		s.settle(patience)
 		last.stop()
 		if slices.ContainsFunc(append(killed, last), func(p *process) bool { return strings.Contains(p.log.String(), "same instance name") }) {
 			t.Error("a process took its predecessor for a second one of its name")

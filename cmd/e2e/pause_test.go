@@ -25,7 +25,7 @@ func TestPause_WakesUpLate(t *testing.T) {
 				first := s.start("first", roles, "")
 				stop := s.load()
 				for _, p := range []*process{front, others, first} {
-					eventually(t, 60*time.Second, "ready", p.ready)
+					eventually(t, patience, "ready", p.ready)
 				}
 				first.signal(syscall.SIGSTOP)
 				second := s.start("second", roles, "")
@@ -33,7 +33,7 @@ func TestPause_WakesUpLate(t *testing.T) {
 				first.signal(syscall.SIGCONT)
 				time.Sleep(2 * time.Second)
 				stop()
-				s.settle(90 * time.Second)
+				s.settle(patience)
 				for _, p := range []*process{first, second, others, front} {
 					p.stop()
 				}
@@ -57,10 +57,10 @@ func TestTwoOfEach(t *testing.T) {
 			running[2*i] = s.start(roles+"-a", roles, "")
 		}
 		for _, p := range running {
-			eventually(t, 60*time.Second, "ready", p.ready)
+			eventually(t, patience, "ready", p.ready)
 		}
 		stop()
-		s.settle(90 * time.Second)
+		s.settle(patience)
 		for _, p := range running {
 			p.stop()
 		}

@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestRunbook_Names holds the pages for operators to the program: the metrics,
@@ -17,7 +16,7 @@ func TestRunbook_Names(t *testing.T) {
 	s := newStack(t, false, 10)
 	p := s.start("all", "receiver,sequencer,snapshot,sinks", "")
 	var scraped []byte
-	eventually(t, 30*time.Second, "ready, and Clerk asked for users", func() bool {
+	eventually(t, patience, "ready, and Clerk asked for users", func() bool {
 		response, err := http.Get("http://" + p.admin + "/metrics")
 		if err != nil {
 			return false
@@ -31,8 +30,8 @@ func TestRunbook_Names(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	metric := regexp.MustCompile("`(?:clerk_connect_)?((?:webhook|sequencer|snapshot|sink|clerk|rereads)_[a-z_]*[a-z])(?:\\{([a-z]+=\"[^\"]*\")\\})?`")
-	setting := regexp.MustCompile("`((?:KAFKA|SCHEMA|TOPIC|CLERK|WEBHOOK|SNAPSHOT|POLICY|SINKS?|ADMIN|LOG|INSTANCE)_[A-Z_<>]*[A-Z])`")
+	metric := regexp.MustCompile("`(?:clerk_connect_)?((?:webhook|sequencer|snapshot|sink|clerk|rereads|erasure)_[a-z_]*[a-z])(?:\\{([a-z]+=\"[^\"]*\")\\})?`")
+	setting := regexp.MustCompile("`((?:KAFKA|SCHEMA|TOPIC|CLERK|WEBHOOK|SNAPSHOT|POLICY|ERASURE|SINKS?|ADMIN|LOG|INSTANCE)_[A-Z_<>]*[A-Z])`")
 	found := 0
 	for _, page := range []string{"deployments/README.md", "DESIGN.md"} {
 		text, err := os.ReadFile("../../" + page)
@@ -64,7 +63,7 @@ func TestReady_NotBeforeTheRoles(t *testing.T) {
 	s := newStack(t, false, 10)
 	p := s.start("all", "receiver,sequencer,snapshot,sinks", "")
 	var answer string
-	eventually(t, 30*time.Second, "ready", func() bool {
+	eventually(t, patience, "ready", func() bool {
 		response, err := http.Get("http://" + p.admin + "/readyz")
 		if err != nil {
 			return false
