@@ -39,11 +39,7 @@ func destination(h *imitation, change func(*customerio.Config)) sinktest.Destina
 		Sink: func(t testing.TB) sinks.Sink {
 			cfg := config(h)
 			change(&cfg)
-			sink, err := customerio.New(cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return sink
+			return sinktest.New(t, customerio.New, cfg)
 		},
 		Read: func(_ testing.TB, ids ...string) map[string]sinktest.Row {
 			rows := map[string]sinktest.Row{}

@@ -18,16 +18,7 @@ import (
 )
 
 func openSink(t testing.TB, cfg customerio.Config) *customerio.Sink {
-	t.Helper()
-	sink, err := customerio.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := sink.Open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sink.Close() })
-	return sink
+	return sinktest.Open(t, customerio.New, cfg)
 }
 
 func failures(t *testing.T, err error) *sinks.BatchError {

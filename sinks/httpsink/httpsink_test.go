@@ -64,23 +64,10 @@ func config(t testing.TB, h *imitation, service string) httpsink.Config {
 	return cfg
 }
 
-func newSink(t testing.TB, cfg httpsink.Config) sinks.Sink {
-	t.Helper()
-	sink, err := httpsink.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sink.Close() })
-	return sink
-}
+func newSink(t testing.TB, cfg httpsink.Config) sinks.Sink { return sinktest.New(t, httpsink.New, cfg) }
 
 func openSink(t testing.TB, cfg httpsink.Config) sinks.Sink {
-	t.Helper()
-	sink := newSink(t, cfg)
-	if err := sink.Open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return sink
+	return sinktest.Open(t, httpsink.New, cfg)
 }
 
 func destination(h *imitation, service string, change func(*httpsink.Config)) sinktest.Destination {

@@ -28,11 +28,7 @@ func destination(h *imitation, change func(*hubspot.Config)) sinktest.Destinatio
 		Sink: func(t testing.TB) sinks.Sink {
 			cfg := config(h)
 			change(&cfg)
-			sink, err := hubspot.New(cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return sink
+			return sinktest.New(t, hubspot.New, cfg)
 		},
 		Read: func(_ testing.TB, ids ...string) map[string]sinktest.Row {
 			rows := map[string]sinktest.Row{}

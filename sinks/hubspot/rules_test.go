@@ -25,15 +25,7 @@ func open(t *testing.T, h *imitation, change ...func(*hubspot.Config)) *hubspot.
 	for _, f := range change {
 		f(&cfg)
 	}
-	sink, err := hubspot.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := sink.Open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sink.Close() })
-	return sink
+	return sinktest.Open(t, hubspot.New, cfg)
 }
 
 func record(id, name, email string) sinks.Record {

@@ -25,16 +25,7 @@ func config(h *imitation) intercom.Config {
 }
 
 func openSink(t testing.TB, cfg intercom.Config) *intercom.Sink {
-	t.Helper()
-	sink, err := intercom.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := sink.Open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sink.Close() })
-	return sink
+	return sinktest.Open(t, intercom.New, cfg)
 }
 
 func destination(h *imitation, change func(*intercom.Config)) sinktest.Destination {
@@ -49,11 +40,7 @@ func destination(h *imitation, change func(*intercom.Config)) sinktest.Destinati
 		Sink: func(t testing.TB) sinks.Sink {
 			cfg := config(h)
 			change(&cfg)
-			sink, err := intercom.New(cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return sink
+			return sinktest.New(t, intercom.New, cfg)
 		},
 		Read: func(_ testing.TB, ids ...string) map[string]sinktest.Row {
 			rows := map[string]sinktest.Row{}
@@ -143,23 +130,6 @@ func TestStorm(t *testing.T) {
 	})
 }
 
-func apply(t *testing.T, sink *intercom.Sink, r sinks.Record) (sinks.Result, error) {
-	t.Helper()
-	r = sinks.Track(r)
-	err := sink.Apply(t.Context(), []sinks.Record{r})
-	var listed *sinks.BatchError
-	if errors.As(err, &listed) {
-		err = listed.Failed(0)
-	}
-	return r.Result(), err
-}
-
-func named(id string, version int64, email string) sinks.Record {
-	r := sinktest.Change(id, version)
-	r.Change.User.PrimaryEmailAddress = &email
-	return r
-}
-
 // A lead with the user's address becomes the user's contact; another user's
 // contact does not, and is named.
 func TestConflict(t *testing.T) {
@@ -169,20 +139,20 @@ func TestConflict(t *testing.T) {
 	lead := &person{id: "6064d5464b4a359d4df671e9", values: map[string]any{}, custom: map[string]any{}, tags: map[string]bool{}}
 	h.people[lead.id] = lead
 	h.set(lead, map[string]any{"email": "ada@example.com", "role": "lead", "external_id": "e965ec0c-c362-43de-92eb-b578a4c64a9c"})
-	result, err := apply(t, sink, named("user_1", 1, "ada@example.com"))
+	result, err := sinktest.Apply(t, sink, sinktest.ChangeEmail("user_1", 1, "ada@example.com"))
 	if err != nil || contact.Recall(result.State).RemoteID != lead.id || lead.values["role"] != "user" || len(h.people) != 1 {
 		t.Errorf("a lead: got %v, %+v", err, lead.values)
 	}
-	if _, err := apply(t, sink, named("user_2", 1, "ada@example.com")); sinks.Classify(err).HeldBy != "user_1" {
+	if _, err := sinktest.Apply(t, sink, sinktest.ChangeEmail("user_2", 1, "ada@example.com")); sinks.Classify(err).HeldBy != "user_1" {
 		t.Errorf("another user's contact: got %v, want held by user_1", err)
 	}
-	grace, err := apply(t, sink, named("user_3", 1, "grace@example.com"))
+	grace, err := sinktest.Apply(t, sink, sinktest.ChangeEmail("user_3", 1, "grace@example.com"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	moved := named("user_3", 2, "ada@example.com")
+	moved := sinktest.ChangeEmail("user_3", 2, "ada@example.com")
 	moved.State = grace.State
-	if _, err := apply(t, sink, moved); sinks.Classify(err).HeldBy != "user_1" || strings.Contains(err.Error(), "example.com") {
+	if _, err := sinktest.Apply(t, sink, moved); sinks.Classify(err).HeldBy != "user_1" || strings.Contains(err.Error(), "example.com") {
 		t.Errorf("another user's address: got %v, want held by user_1, without the address", err)
 	}
 }
@@ -193,20 +163,20 @@ func TestErasure_AddressIsFree(t *testing.T) {
 	t.Parallel()
 	h := newImitation(t, resttest.NewClock(fast))
 	sink := openSink(t, config(h))
-	if _, err := apply(t, sink, named("user_1", 1, "ada@example.com")); err != nil {
+	if _, err := sinktest.Apply(t, sink, sinktest.ChangeEmail("user_1", 1, "ada@example.com")); err != nil {
 		t.Fatal(err)
 	}
 	// Nothing is remembered: first it notes whom it is about to delete.
-	first, err := apply(t, sink, sinktest.Erase("user_1", 2))
+	first, err := sinktest.ApplyOnce(t, sink, sinktest.Erase("user_1", 2))
 	if !errors.Is(err, sinks.ErrRememberFirst) || h.byExternal["user_1"] == nil {
 		t.Fatalf("an erasure of a contact that is not remembered: got %v, want it remembered first, and nothing done", err)
 	}
 	erase := sinktest.Erase("user_1", 2)
 	erase.State = first.State
-	if _, err := apply(t, sink, erase); err != nil {
+	if _, err := sinktest.Apply(t, sink, erase); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := apply(t, sink, named("user_2", 1, "ada@example.com")); err != nil {
+	if _, err := sinktest.Apply(t, sink, sinktest.ChangeEmail("user_2", 1, "ada@example.com")); err != nil {
 		t.Errorf("the same address again: %v", err)
 	}
 }
@@ -217,12 +187,12 @@ func TestConflict_MarkedForDeletion(t *testing.T) {
 	t.Parallel()
 	h := newImitation(t, resttest.NewClock(fast))
 	sink := openSink(t, config(h))
-	if _, err := apply(t, sink, named("user_1", 1, "ada@example.com")); err != nil {
+	if _, err := sinktest.Apply(t, sink, sinktest.ChangeEmail("user_1", 1, "ada@example.com")); err != nil {
 		t.Fatal(err)
 	}
 	p := h.byExternal["user_1"]
 	p.archived, p.deleted = true, true
-	_, err := apply(t, sink, named("user_1", 2, "ada@example.com"))
+	_, err := sinktest.Apply(t, sink, sinktest.ChangeEmail("user_1", 2, "ada@example.com"))
 	if got := sinks.Classify(err); got.Reason != sinks.ReasonConflict || got.Class != sinks.ClassRetry {
 		t.Errorf("got %v, want a conflict to wait for", err)
 	}

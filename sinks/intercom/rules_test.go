@@ -15,7 +15,7 @@ import (
 // written returns what is remembered of a user who was written.
 func written(t *testing.T, sink *intercom.Sink, r sinks.Record) []byte {
 	t.Helper()
-	result, err := apply(t, sink, r)
+	result, err := sinktest.Apply(t, sink, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,8 +27,8 @@ func TestUpdate_OnlyWhatChanged(t *testing.T) {
 	t.Parallel()
 	h := newImitation(t, resttest.NewClock(fast))
 	sink := openSink(t, config(h))
-	second := named("user_1", 2, "ada@example.com")
-	second.State = written(t, sink, named("user_1", 1, "ada@example.com"))
+	second := sinktest.ChangeEmail("user_1", 2, "ada@example.com")
+	second.State = written(t, sink, sinktest.ChangeEmail("user_1", 1, "ada@example.com"))
 	p := h.byExternal["user_1"]
 	h.set(p, map[string]any{"email": "edited@example.com"})
 	second.Change.User.FirstName = new("Grace")
@@ -45,8 +45,8 @@ func TestUpdate_ContactRemoved(t *testing.T) {
 	for name, imported := range map[string]bool{"removed": false, "imported again": true} {
 		h := newImitation(t, resttest.NewClock(fast))
 		sink := openSink(t, config(h))
-		second := named("user_1", 2, "ada@example.com")
-		second.State = written(t, sink, named("user_1", 1, "ada@example.com"))
+		second := sinktest.ChangeEmail("user_1", 2, "ada@example.com")
+		second.State = written(t, sink, sinktest.ChangeEmail("user_1", 1, "ada@example.com"))
 		removed := h.byExternal["user_1"]
 		h.forget(removed)
 		delete(h.people, removed.id)
@@ -97,13 +97,13 @@ func TestAdopt_Archived(t *testing.T) {
 	t.Parallel()
 	h := newImitation(t, resttest.NewClock(fast))
 	sink := openSink(t, config(h))
-	written(t, sink, named("user_1", 1, "ada@example.com"))
+	written(t, sink, sinktest.ChangeEmail("user_1", 1, "ada@example.com"))
 	p := h.byExternal["user_1"]
 	p.archived = true
-	if _, err := apply(t, sink, named("user_2", 1, "ada@example.com")); sinks.Classify(err).HeldBy != "user_1" || !p.archived {
+	if _, err := sinktest.Apply(t, sink, sinktest.ChangeEmail("user_2", 1, "ada@example.com")); sinks.Classify(err).HeldBy != "user_1" || !p.archived {
 		t.Errorf("another user's: got %v, archived %v, want held by user_1, and as it was", err, p.archived)
 	}
-	if state := written(t, sink, named("user_1", 2, "ada@example.com")); p.archived || contact.Recall(state).RemoteID != p.id {
+	if state := written(t, sink, sinktest.ChangeEmail("user_1", 2, "ada@example.com")); p.archived || contact.Recall(state).RemoteID != p.id {
 		t.Errorf("the user's own: archived %v, remembered %+v", p.archived, contact.Recall(state))
 	}
 }
@@ -123,12 +123,12 @@ func TestAdopt_Races(t *testing.T) {
 				delete(h.people, lead.id)
 			}
 		}
-		result, err := apply(t, sink, named("user_1", 1, "ada@example.com"))
+		result, err := sinktest.Apply(t, sink, sinktest.ChangeEmail("user_1", 1, "ada@example.com"))
 		if got := sinks.Classify(err); err == nil || got.Class != sinks.ClassRetry || got.Reason != sinks.ReasonConflict || result.Remembered {
 			t.Errorf("%s: got %v, remembered %v, want to try again", name, err, result.Remembered)
 		}
 		h.before = nil
-		written(t, sink, named("user_1", 1, "ada@example.com"))
+		written(t, sink, sinktest.ChangeEmail("user_1", 1, "ada@example.com"))
 	}
 }
 
@@ -137,9 +137,9 @@ func TestConflict_WithWhom(t *testing.T) {
 	t.Parallel()
 	h := newImitation(t, resttest.NewClock(fast))
 	sink := openSink(t, config(h))
-	written(t, sink, named("user_1", 1, "ada@example.com"))
+	written(t, sink, sinktest.ChangeEmail("user_1", 1, "ada@example.com"))
 	h.silent = true
-	_, err := apply(t, sink, named("user_2", 1, "ada@example.com"))
+	_, err := sinktest.Apply(t, sink, sinktest.ChangeEmail("user_2", 1, "ada@example.com"))
 	if got := sinks.Classify(err); err == nil || got.Class != sinks.ClassRetry || got.Reason != sinks.ReasonConflict || got.HeldBy != "" {
 		t.Errorf("got %v, want a conflict with nobody named", err)
 	}
@@ -155,9 +155,9 @@ func TestErase_Overwrites(t *testing.T) {
 		cfg.Erasure = erasure
 		sink := openSink(t, cfg)
 		erase := sinktest.Erase("user_1", 2)
-		erase.State = written(t, sink, named("user_1", 1, "ada@example.com"))
+		erase.State = written(t, sink, sinktest.ChangeEmail("user_1", 1, "ada@example.com"))
 		p := h.byExternal["user_1"]
-		result, err := apply(t, sink, erase)
+		result, err := sinktest.Apply(t, sink, erase)
 		kept := p.values["external_id"] == "user_1" && p.values["email"] == "ada@example.com"
 		if err != nil || result.Outcome != want || !p.archived || p.deleted != (erasure == intercom.Delete) || kept != (erasure == intercom.Archive) {
 			t.Errorf("%s: got %v, %q, %+v", erasure, err, result.Outcome, p)
@@ -168,7 +168,7 @@ func TestErase_Overwrites(t *testing.T) {
 		again := sinktest.Erase("user_1", 3)
 		again.State = result.State
 		before := h.Requests()
-		if result, err = apply(t, sink, again); err != nil || result.Outcome != schemas.OutcomeNotPresent || h.Requests()-before > 2 {
+		if result, err = sinktest.Apply(t, sink, again); err != nil || result.Outcome != schemas.OutcomeNotPresent || h.Requests()-before > 2 {
 			t.Errorf("%s, again: got %v, %q, %d requests", erasure, err, result.Outcome, h.Requests()-before)
 		}
 		p.archived = false // brought back by a person
@@ -183,7 +183,7 @@ func TestConfirm_ByTheClerkID(t *testing.T) {
 	t.Parallel()
 	h := newImitation(t, resttest.NewClock(fast))
 	sink := openSink(t, config(h))
-	written(t, sink, named("user_1", 1, "ada@example.com"))
+	written(t, sink, sinktest.ChangeEmail("user_1", 1, "ada@example.com"))
 	if gone, err := sink.Confirm(t.Context(), "user_1", nil); gone || err != nil {
 		t.Errorf("Confirm of a contact that is there: got %v, %v, want false", gone, err)
 	}

@@ -1,7 +1,6 @@
 package mailchimp_test
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -29,22 +28,11 @@ func config(h *imitation) mailchimp.Config {
 }
 
 func newSink(t testing.TB, cfg mailchimp.Config) *mailchimp.Sink {
-	t.Helper()
-	sink, err := mailchimp.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sink.Close() })
-	return sink
+	return sinktest.New(t, mailchimp.New, cfg)
 }
 
 func openSink(t testing.TB, cfg mailchimp.Config) *mailchimp.Sink {
-	t.Helper()
-	sink := newSink(t, cfg)
-	if err := sink.Open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return sink
+	return sinktest.Open(t, mailchimp.New, cfg)
 }
 
 // with does something to the member of a user, if there is one outside of the
@@ -171,31 +159,10 @@ func TestStorm(t *testing.T) {
 
 // apply applies a record as the runner does: what is to be remembered first is,
 // and the record comes again.
-func apply(t *testing.T, sink *mailchimp.Sink, r sinks.Record) (sinks.Result, error) {
-	t.Helper()
-	for range 5 {
-		r = sinks.Track(r)
-		err := sink.Apply(t.Context(), []sinks.Record{r})
-		if !errors.Is(listed(err), sinks.ErrRememberFirst) {
-			return r.Result(), listed(err)
-		}
-		r.State = r.Result().State
-	}
-	t.Fatal("the sink asks to be remembered first again and again")
-	return sinks.Result{}, nil
-}
-
-func listed(err error) error {
-	var list *sinks.BatchError
-	if errors.As(err, &list) {
-		return list.Failed(0)
-	}
-	return err
-}
 
 func mustApply(t *testing.T, sink *mailchimp.Sink, r sinks.Record) sinks.Result {
 	t.Helper()
-	result, err := apply(t, sink, r)
+	result, err := sinktest.Apply(t, sink, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,12 +201,12 @@ func TestAdoption(t *testing.T) {
 		if m.status != status || m.fields["CLERK_ID"] != "user_1" || m.fields["PLAN"] != "gold" || len(h.byContact) != 1 || h.consents != 0 {
 			t.Errorf("a %s member who was nobody's: got %+v of %d", status, m, len(h.byContact))
 		}
-		_, err := apply(t, sink, named("user_2", 1, "ada@example.com", nil))
+		_, err := sinktest.Apply(t, sink, named("user_2", 1, "ada@example.com", nil))
 		if got := sinks.Classify(err); got.HeldBy != "user_1" || got.Reason != sinks.ReasonConflict || strings.Contains(err.Error(), "example.com") {
 			t.Errorf("another user's member: got %v, want held by user_1, without the address", err)
 		}
 		grace := mustApply(t, sink, named("user_3", 1, "grace@example.com", nil))
-		_, err = apply(t, sink, named("user_3", 2, "ada@example.com", grace.State))
+		_, err = sinktest.Apply(t, sink, named("user_3", 2, "ada@example.com", grace.State))
 		if got := sinks.Classify(err); got.HeldBy != "user_1" {
 			t.Errorf("another user's address: got %v, want held by user_1", err)
 		}
@@ -258,7 +225,7 @@ func TestCreate_Race(t *testing.T) {
 		h.put("ada@example.com", "unsubscribed", nil)
 		h.rival = nil
 	}
-	_, err := apply(t, sink, named("user_1", 1, "ada@example.com", nil))
+	_, err := sinktest.Apply(t, sink, named("user_1", 1, "ada@example.com", nil))
 	sinktest.ExpectClass(t, "a member who is there by now", err, sinks.ClassRetry, sinks.ReasonConflict)
 	mustApply(t, sink, named("user_1", 1, "ada@example.com", nil))
 	if live := h.live(); len(live) != 1 || live[0].status != "unsubscribed" {
@@ -318,7 +285,7 @@ func TestGiveWay_DeletePermanent(t *testing.T) {
 	sink := openSink(t, cfg)
 	first := mustApply(t, sink, named("user_1", 1, "old@example.com", nil))
 	h.put("new@example.com", "archived", nil)
-	_, err := apply(t, sink, named("user_1", 2, "new@example.com", first.State))
+	_, err := sinktest.Apply(t, sink, named("user_1", 2, "new@example.com", first.State))
 	sinktest.ExpectClass(t, "a new address that an archived member has", err, sinks.ClassRetry, sinks.ReasonConflict)
 	if live := h.live(); len(live) != 1 || live[0].email != "old@example.com" {
 		t.Errorf("after it: got %+v, want the member as he was", live)
@@ -337,7 +304,7 @@ func TestErasure_DeletePermanent(t *testing.T) {
 	if result := mustApply(t, sink, erasure("user_1", first.State)); result.Outcome != schemas.OutcomeDeleted || len(h.byContact) != 0 {
 		t.Errorf("erasure of an archived member: got %s and %d members, want all of him deleted", result.Outcome, len(h.byContact))
 	}
-	_, err := apply(t, sink, named("user_2", 1, "ada@example.com", nil))
+	_, err := sinktest.Apply(t, sink, named("user_2", 1, "ada@example.com", nil))
 	sinktest.ExpectClass(t, "an address that was deleted for ever", err, sinks.ClassPermanent, sinks.ReasonInvalidRecord)
 	if !strings.Contains(err.Error(), "Forgotten_Email_Not_Subscribed") {
 		t.Errorf("got %v, want Mailchimp's code", err)
@@ -351,7 +318,7 @@ func TestErasure_Archive(t *testing.T) {
 	sink := openSink(t, config(h))
 	first := mustApply(t, sink, named("user_1", 1, "ada@example.com", nil))
 	h.with("user_1", func(m *member) { m.status = "cleaned" })
-	_, err := apply(t, sink, erasure("user_1", first.State))
+	_, err := sinktest.Apply(t, sink, erasure("user_1", first.State))
 	sinktest.ExpectClass(t, "a member whose mail bounces", err, sinks.ClassPermanent, sinks.ReasonInvalidRecord)
 	h.with("user_1", func(m *member) { m.status = "pending" })
 	if result := mustApply(t, sink, erasure("user_1", first.State)); result.Outcome != schemas.OutcomeSoftDeleted || len(h.live()) != 0 {

@@ -233,24 +233,11 @@ func field(c mapping.Field) string {
 }
 
 func newSink(t testing.TB, cfg mongodb.Config) *mongodb.Sink {
-	t.Helper()
-	sink, err := mongodb.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sink
+	return sinktest.New(t, mongodb.New, cfg)
 }
 
 // open returns an open sink, closed at the end of t.
-func open(t testing.TB, cfg mongodb.Config) *mongodb.Sink {
-	t.Helper()
-	sink := newSink(t, cfg)
-	if err := sink.Open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sink.Close() })
-	return sink
-}
+func open(t testing.TB, cfg mongodb.Config) *mongodb.Sink { return sinktest.Open(t, mongodb.New, cfg) }
 
 // both runs a test with transactions and without.
 func both(t *testing.T, test func(t *testing.T, transactions bool)) {

@@ -152,22 +152,7 @@ func fromColumn(t testing.TB, kind mapping.Kind, value any) any {
 	return value
 }
 
-func newSink(t testing.TB, cfg mysql.Config) *mysql.Sink {
-	t.Helper()
-	sink, err := mysql.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sink
-}
+func newSink(t testing.TB, cfg mysql.Config) *mysql.Sink { return sinktest.New(t, mysql.New, cfg) }
 
 // open returns an open sink, closed at the end of t.
-func open(t testing.TB, cfg mysql.Config) *mysql.Sink {
-	t.Helper()
-	sink := newSink(t, cfg)
-	if err := sink.Open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sink.Close() })
-	return sink
-}
+func open(t testing.TB, cfg mysql.Config) *mysql.Sink { return sinktest.Open(t, mysql.New, cfg) }

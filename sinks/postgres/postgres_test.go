@@ -160,21 +160,10 @@ func field(c mapping.Field) string {
 }
 
 func newSink(t testing.TB, cfg postgres.Config) *postgres.Sink {
-	t.Helper()
-	sink, err := postgres.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sink
+	return sinktest.New(t, postgres.New, cfg)
 }
 
 // open returns an open sink, closed at the end of t.
 func open(t testing.TB, cfg postgres.Config) *postgres.Sink {
-	t.Helper()
-	sink := newSink(t, cfg)
-	if err := sink.Open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sink.Close() })
-	return sink
+	return sinktest.Open(t, postgres.New, cfg)
 }

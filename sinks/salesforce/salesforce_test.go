@@ -28,16 +28,7 @@ func config(h *imitation) salesforce.Config {
 }
 
 func openSink(t testing.TB, cfg salesforce.Config) *salesforce.Sink {
-	t.Helper()
-	sink, err := salesforce.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := sink.Open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sink.Close() })
-	return sink
+	return sinktest.Open(t, salesforce.New, cfg)
 }
 
 func destination(h *imitation, change func(*salesforce.Config)) sinktest.Destination {
@@ -52,11 +43,7 @@ func destination(h *imitation, change func(*salesforce.Config)) sinktest.Destina
 		Sink: func(t testing.TB) sinks.Sink {
 			cfg := config(h)
 			change(&cfg)
-			sink, err := salesforce.New(cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return sink
+			return sinktest.New(t, salesforce.New, cfg)
 		},
 		Read: func(_ testing.TB, ids ...string) map[string]sinktest.Row {
 			h.mu.Lock()

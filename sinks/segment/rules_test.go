@@ -18,13 +18,7 @@ import (
 )
 
 func openSink(t testing.TB, cfg segment.Config) *segment.Sink {
-	t.Helper()
-	sink := newSink(t, cfg)
-	if err := sink.Open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sink.Close() })
-	return sink
+	return sinktest.Open(t, segment.New, cfg)
 }
 
 // A call has all traits, nulls included, since what is behind Segment may see that

@@ -28,12 +28,7 @@ func config(h *imitation) segment.Config {
 }
 
 func newSink(t testing.TB, cfg segment.Config) *segment.Sink {
-	t.Helper()
-	sink, err := segment.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sink
+	return sinktest.New(t, segment.New, cfg)
 }
 
 func destination(h *imitation, change func(*segment.Config)) sinktest.Destination {

@@ -239,14 +239,7 @@ func (h Harness) prepared() Harness {
 func opened(t testing.TB, d Destination) sinks.Sink {
 	t.Helper()
 	sink := d.Sink(t)
-	if err := sink.Open(t.Context()); err != nil {
-		t.Fatalf("Open: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := sink.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-	})
+	open(t, sink)
 	return sink
 }
 

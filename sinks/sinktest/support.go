@@ -1,6 +1,7 @@
 package sinktest
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -13,6 +14,70 @@ func Change(id string, version int64) sinks.Record { return upsert(id, at(versio
 
 // Erase is a tombstone of which nothing but the version is known.
 func Erase(id string, version int64) sinks.Record { return tombstone(id, at(version)) }
+
+// ChangeEmail is [Change] with that primary e-mail address.
+func ChangeEmail(id string, version int64, email string) sinks.Record {
+	r := Change(id, version)
+	r.Change.User.PrimaryEmailAddress = &email
+	return r
+}
+
+// New makes a sink of settings that must be right.
+func New[C any, S sinks.Sink](t testing.TB, construct func(C) (S, error), cfg C) S {
+	t.Helper()
+	sink, err := construct(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sink
+}
+
+// Open makes a sink by [New] and opens it until the end of t.
+func Open[C any, S sinks.Sink](t testing.TB, construct func(C) (S, error), cfg C) S {
+	t.Helper()
+	sink := New(t, construct, cfg)
+	open(t, sink)
+	return sink
+}
+
+func open(t testing.TB, sink sinks.Sink) {
+	t.Helper()
+	if err := sink.Open(t.Context()); err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := sink.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+}
+
+// Apply applies one record as the runner does: what is to be remembered first
+// is, and the record comes again. It returns what the sink says of the record.
+func Apply(t testing.TB, sink sinks.Sink, r sinks.Record) (sinks.Result, error) {
+	t.Helper()
+	for range 5 {
+		result, err := ApplyOnce(t, sink, r)
+		if !errors.Is(err, sinks.ErrRememberFirst) {
+			return result, err
+		}
+		r.State = result.State
+	}
+	t.Fatal("the sink asks to be remembered first again and again")
+	return sinks.Result{}, nil
+}
+
+// ApplyOnce is [Apply] without the second time.
+func ApplyOnce(t testing.TB, sink sinks.Sink, r sinks.Record) (sinks.Result, error) {
+	t.Helper()
+	r = sinks.Track(r)
+	err := sink.Apply(t.Context(), []sinks.Record{r})
+	var batch *sinks.BatchError
+	if errors.As(err, &batch) {
+		err = batch.Failed(0)
+	}
+	return r.Result(), err
+}
 
 // MustApply applies a batch, or ends the test.
 func MustApply(t testing.TB, sink sinks.Sink, batch ...sinks.Record) {

@@ -198,24 +198,9 @@ func TestConfig_Validate(t *testing.T) {
 	}
 }
 
-func newSink(t testing.TB, cfg sqlite.Config) *sqlite.Sink {
-	t.Helper()
-	sink, err := sqlite.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sink
-}
+func newSink(t testing.TB, cfg sqlite.Config) *sqlite.Sink { return sinktest.New(t, sqlite.New, cfg) }
 
-func openSink(t testing.TB, cfg sqlite.Config) *sqlite.Sink {
-	t.Helper()
-	sink := newSink(t, cfg)
-	if err := sink.Open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { close(t, sink) })
-	return sink
-}
+func openSink(t testing.TB, cfg sqlite.Config) *sqlite.Sink { return sinktest.Open(t, sqlite.New, cfg) }
 
 func close(t testing.TB, sink *sqlite.Sink) {
 	t.Helper()
