@@ -16,6 +16,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/clerk/clerk-sdk-go/v2"
 	"golang.org/x/time/rate"
+
+	"clerkconnect/connector/throttle"
 )
 
 // Bounds of one request and of the waits between attempts.
@@ -41,7 +43,8 @@ type api struct {
 	limiter   *rate.Limiter
 	metrics   *metrics
 	log       *slog.Logger
-	retryWait time.Duration // firstRetryWait but in tests
+	warnings  *throttle.Logger // of log; all attempts together can take minutes, in which a person would know nothing
+	retryWait time.Duration    // firstRetryWait but in tests
 }
 
 // apiError is a request that did not give what was asked for. It never holds
@@ -68,7 +71,18 @@ func (e *apiError) Error() string {
 	if e.err != nil {
 		text += ": " + e.err.Error()
 	}
-	return text
+	return text + e.advice()
+}
+
+// advice names the setting that an answer is most likely about.
+func (e *apiError) advice() string {
+	switch {
+	case unauthorized(e):
+		return ": see CLERK_SECRET_KEY"
+	case e.status == http.StatusNotFound && e.endpoint != endpointUser:
+		return ": see CLERK_API_URL, which ends in the version, as /v1"
+	}
+	return ""
 }
 
 func (e *apiError) Unwrap() error { return e.err }
@@ -108,7 +122,7 @@ func (a *api) get(ctx context.Context, endpoint, path string, query url.Values, 
 		backoff.WithMaxTries(uint(a.cfg.MaxAttempts)),
 		backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, wait time.Duration) {
-			a.log.Debug("request to Clerk failed; trying again", "err", err, "wait_ms", wait.Milliseconds())
+			a.warnings.Warn("request to Clerk failed; trying again", "err", err, "wait_ms", wait.Milliseconds())
 		}))
 	var permanent *backoff.PermanentError
 	if errors.As(err, &permanent) {

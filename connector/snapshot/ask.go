@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
+
+	"clerkconnect/connector/throttle"
 )
 
 // askAttempts bounds a question that a person waits for: a few seconds.
@@ -34,7 +36,8 @@ func Ask(ctx context.Context, cfg Config, clerkID string, log *slog.Logger) (Ans
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	defer transport.CloseIdleConnections()
-	a := &api{cfg: cfg, transport: transport, limiter: cfg.limiter(), metrics: newMetrics(nil), log: log, retryWait: firstRetryWait}
+	a := &api{cfg: cfg, transport: transport, limiter: cfg.limiter(), metrics: newMetrics(nil), log: log, retryWait: firstRetryWait,
+		warnings: throttle.New(slog.New(slog.DiscardHandler))} // a person is told of the last failure
 	raw, date, found, err := a.user(ctx, clerkID)
 	if err != nil {
 		return Answer{}, fmt.Errorf("ask Clerk: %w", err)

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"clerkconnect/connector/clerksim"
+	"clerkconnect/connector/throttle"
 )
 
 func newAPI(handler http.Handler, pageSize int) *api {
@@ -21,7 +22,7 @@ func newAPI(handler http.Handler, pageSize int) *api {
 	cfg.RequestTimeout = 0 // its timer would outlive a check that rapid gives up
 	return &api{
 		cfg: cfg, transport: &direct{handler: handler}, limiter: rate.NewLimiter(rate.Inf, 1),
-		metrics: newMetrics(nil), log: slog.New(slog.DiscardHandler), retryWait: time.Microsecond,
+		metrics: newMetrics(nil), log: slog.New(slog.DiscardHandler), warnings: throttle.New(slog.New(slog.DiscardHandler)), retryWait: time.Microsecond,
 	}
 }
 
@@ -259,6 +260,20 @@ func TestAPI_BoundsTheBody(t *testing.T) {
 	_, err := a.oldest(t.Context(), "", "")
 	if err == nil || !strings.Contains(err.Error(), "too large") {
 		t.Errorf("list: got %v, want an error about the size", err)
+	}
+}
+
+// TestAPI_NamesTheSettingOfARefusal: an answer of a status alone does not say
+// what there is to mend.
+func TestAPI_NamesTheSettingOfARefusal(t *testing.T) {
+	t.Parallel()
+	for status, setting := range map[int]string{
+		http.StatusUnauthorized: "CLERK_SECRET_KEY", http.StatusForbidden: "CLERK_SECRET_KEY", http.StatusNotFound: "CLERK_API_URL",
+	} {
+		a := newAPI(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }), 10)
+		if _, _, err := a.count(t.Context()); err == nil || !strings.Contains(err.Error(), setting) {
+			t.Errorf("answer of %d: got %v, want an error that names %s", status, err, setting)
+		}
 	}
 }
 

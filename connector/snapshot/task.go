@@ -14,6 +14,7 @@ import (
 
 	"clerkconnect/connector"
 	"clerkconnect/connector/clerk"
+	"clerkconnect/connector/throttle"
 	"clerkconnect/schemas"
 )
 
@@ -103,7 +104,7 @@ func New(cfg Config, deps Dependencies) (*Task, error) {
 	}
 	t.api = &api{
 		cfg: cfg, transport: deps.Transport, limiter: cfg.limiter(),
-		metrics: t.metrics, log: t.log, retryWait: firstRetryWait,
+		metrics: t.metrics, log: t.log, warnings: throttle.New(t.log), retryWait: firstRetryWait,
 	}
 	t.progress.Phase = PhaseStandby
 	return t, nil

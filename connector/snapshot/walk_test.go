@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"errors"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -278,6 +279,25 @@ func TestRun_OutlivesAnOutage(t *testing.T) {
 			h.hasAll(t, h.log(t))
 			eventually(t, "ready", func() bool { return p.Ready() == nil })
 		})
+	}
+}
+
+// TestRun_SaysThatClerkFails while it still tries: all attempts of one request
+// take minutes.
+func TestRun_SaysThatClerkFails(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, clerksim.Config{Users: 1, Seed: 6})
+	p := h.process(t, func(p *process, cfg *Config, _ *Dependencies) {
+		cfg.MaxAttempts = math.MaxInt32
+		p.api.handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			clerkError(w, http.StatusServiceUnavailable, "maintenance")
+		})
+	}).start(t)
+	eventually(t, "a warning", func() bool {
+		return strings.Contains(p.logs.String(), `msg="request to Clerk failed; trying again"`) && strings.Contains(p.logs.String(), "503 maintenance")
+	})
+	if p.metric(t, "snapshot_failures_total") != 0 {
+		t.Error("the request was given up: the warning is to come before that")
 	}
 }
 
