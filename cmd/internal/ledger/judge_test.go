@@ -145,7 +145,7 @@ func TestAsked(t *testing.T) {
 func TestCheckClerkID(t *testing.T) {
 	t.Parallel()
 	for id, ok := range map[string]bool{
-		"user_2abCdEfGhIjKlMnOpQrStUvWxYz": true, "": false, "jane@example.com": false, schemas.TickKey: false, "user_a/crm": false, strings.Repeat("a", 129): false,
+		"user_2abCdEfGhIjKlMnOpQrStUvWxYz": true, "": false, "jane@example.com": false, "jane_doe": false, "user_a b": false, schemas.TickKey: false, "user_a/crm": false, "user_" + strings.Repeat("a", 124): false,
 	} {
 		err := CheckClerkID(id)
 		if (err == nil) != ok {

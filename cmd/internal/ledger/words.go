@@ -14,14 +14,15 @@ import (
 	"clerkconnect/schemas"
 )
 
-// clerkIDs are what Clerk IDs look like; the key of a tick would pass.
-var clerkIDs = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$`)
+// clerkIDs are what the IDs of Clerk's users look like.
+var clerkIDs = regexp.MustCompile(`^user_[A-Za-z0-9_-]{1,123}$`)
 
 // CheckClerkID returns an error for what cannot be a Clerk ID, so that nobody's
-// e-mail address gets into the ledger by mistake. It does not repeat it.
+// e-mail address or user name gets into the ledger by mistake, where it would
+// stay. It does not repeat it.
 func CheckClerkID(id string) error {
 	if !clerkIDs.MatchString(id) {
-		return errors.New("that is not a Clerk user ID: give one, as user_2abCdEf...; letters, digits, hyphens and underscores")
+		return errors.New("that is not a Clerk user ID: give one, as user_2abCdEf...; after user_ come letters, digits, hyphens and underscores")
 	}
 	return nil
 }
