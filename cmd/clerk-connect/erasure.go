@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"clerkconnect/cmd/internal/config"
+	"clerkconnect/cmd/internal/kafka"
 	"clerkconnect/cmd/internal/ledger"
 	"clerkconnect/connector"
 	"clerkconnect/connector/topics"
@@ -89,10 +90,8 @@ func openDesk(cmd *cobra.Command) (*desk, error) {
 }
 
 func (d *desk) connect(ctx context.Context, options []kgo.Opt) error {
-	reaching, cancel := context.WithTimeout(ctx, reachTimeout)
-	defer cancel()
-	if err := d.client.Ping(reaching); err != nil {
-		return fmt.Errorf("reach Kafka at %s: %w", strings.Join(d.cfg.Kafka.Brokers, ","), err)
+	if err := ping(ctx, d.client, d.cfg.Kafka); err != nil {
+		return err
 	}
 	names := d.cfg.Topics.Names()
 	codec, err := d.cfg.Registry.Codec(ctx, names)
@@ -109,6 +108,30 @@ func (d *desk) connect(ctx context.Context, options []kgo.Opt) error {
 	}
 	d.writer = connector.NewWriter(d.client, codec, names, d.pins.Partitions)
 	return nil
+}
+
+// ping ends a command that no broker answers.
+func ping(ctx context.Context, client *kgo.Client, cfg kafka.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
+	defer cancel()
+	if err := client.Ping(ctx); err != nil {
+		return fmt.Errorf("reach Kafka at %s: %w", strings.Join(cfg.Brokers, ","), err)
+	}
+	return nil
+}
+
+// reachKafka is ping for a command whose own client would try for ever.
+func reachKafka(ctx context.Context, cfg kafka.Config) error {
+	options, err := cfg.Options(nil)
+	if err != nil {
+		return err
+	}
+	client, err := kgo.NewClient(options...)
+	if err != nil {
+		return fmt.Errorf("client: %w", err)
+	}
+	defer client.Close()
+	return ping(ctx, client, cfg)
 }
 
 func (d *desk) close() { d.client.Close() }

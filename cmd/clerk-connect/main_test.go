@@ -79,6 +79,8 @@ func TestExitCodes(t *testing.T) {
 		{"version", nil, []string{"version"}, exitOK, "clerk-connect "},
 		{"reference", nil, []string{"config", "reference"}, exitOK, "`SINK_<NAME>_DSN`<br>`SINK_<NAME>_DSN_FILE`"},
 		{"unknown command", nil, []string{"runn"}, exitConfiguration, "did you mean run?"},
+		{"unknown command of a group", nil, []string{"sink", "statsu"}, exitConfiguration, "did you mean status?"},
+		{"snapshot without a broker", []string{"KAFKA_BROKERS=127.0.0.1:1", "CLERK_SECRET_KEY=sk_test_" + canary}, []string{"snapshot"}, exitFailure, "reach Kafka at 127.0.0.1:1"},
 		{"unknown flag", nil, []string{"dev", "--user"}, exitConfiguration, "see clerk-connect dev --help"},
 		{"flags out of range", nil, []string{"dev", "--users", "-1", "-o", "xml"}, exitConfiguration, "--output is"},
 		{"unknown role", nil, []string{"run", "--roles", "sender"}, exitConfiguration, "--roles has"},
@@ -90,6 +92,7 @@ func TestExitCodes(t *testing.T) {
 		{"report in an unknown form", nil, []string{"erasure", "report", "--since", "30d", "--format", "pdf"}, exitConfiguration, "--format is"},
 		{"a time that is none", nil, []string{"erasure", "list", "--since", "yesterday"}, exitConfiguration, "--since is \"yesterday\""},
 		{"an e-mail address for an id", nil, []string{"erasure", "show", "jane@example.com"}, exitConfiguration, "not a Clerk user ID"},
+		{"a user name for an id", nil, []string{"erasure", "request", "jane_doe", "--yes"}, exitConfiguration, "not a Clerk user ID"},
 		{"a reason that names a person", nil, []string{"erasure", "request", "user_1", "--reason", "jane@example.com"}, exitConfiguration, "--reason cannot be kept"},
 		{"waive without a sink", nil, []string{"erasure", "waive", "user_1"}, exitConfiguration, "--sink is missing"},
 		{"reapply without a time", nil, []string{"erasure", "reapply", "postgres"}, exitConfiguration, "--since is missing"},
@@ -270,6 +273,48 @@ func TestSnapshot_Interrupted(t *testing.T) {
 	_ = cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != exitFailure || !strings.Contains(output.String(), "the snapshot is not complete") {
 		t.Errorf("got exit code %d and %q, want 1 and that the snapshot is not complete", code, output.String())
+	}
+}
+
+// TestInterrupted: a script must not take what a signal has ended for done,
+// unless it is what runs until then.
+func TestInterrupted(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"run", "--roles", "sequencer"}, exitOK, "stopped"},
+		{[]string{"erasure", "list"}, exitFailure, "Interrupted."},
+		{[]string{"dlq", "replay", "postgres", "--yes"}, exitFailure, "Interrupted."},
+		{[]string{"snapshot"}, exitFailure, "Interrupted."},
+	} {
+		t.Run(test.args[0], func(t *testing.T) {
+			t.Parallel()
+			silent, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer silent.Close()
+			cmd := exec.Command(binary, test.args...)
+			cmd.Env = []string{"KAFKA_BROKERS=" + silent.Addr().String(), "CLERK_SECRET_KEY=sk_test_" + canary, "ADMIN_ADDR=127.0.0.1:0"}
+			var output bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &output, &output
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			asked, err := silent.Accept() // the command waits for a broker that says nothing
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer asked.Close()
+			_ = cmd.Process.Signal(os.Interrupt)
+			_ = cmd.Wait()
+			if code := cmd.ProcessState.ExitCode(); code != test.code || !strings.Contains(output.String(), test.want) {
+				t.Errorf("got exit code %d and %q, want %d and %q", code, output.String(), test.code, test.want)
+			}
+		})
 	}
 }
 

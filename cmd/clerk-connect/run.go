@@ -64,7 +64,7 @@ that was acknowledged is lost then either.`,
 				return errLogged
 			}
 			logger.Info("stopped")
-			return err
+			return untilSignal(cmd.Context(), err)
 		},
 	}
 	rolesFlag(cmd, &roles)

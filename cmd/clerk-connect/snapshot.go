@@ -50,6 +50,9 @@ func takeSnapshot(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	if err := reachKafka(cmd.Context(), c.Kafka); err != nil {
+		return err
+	}
 	say := console.New(cmd.OutOrStdout(), console.IsTerminal(cmd.OutOrStdout()))
 	bar := console.NewBar(say)
 	p, err := process.New(cmd.Context(), process.Settings{
