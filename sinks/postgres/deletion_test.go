@@ -151,22 +151,14 @@ func TestAuto_LateOrder(t *testing.T) {
 			s := newServer(t)
 			sink := open(t, s.accounts(t, "CREATE TABLE %.orders (owner text REFERENCES %.accounts ON DELETE "+action+")", usertable.DeletionAuto))
 			sinktest.MustApply(t, sink, account("user_1", 1, "a@example.com"))
-			order, err := s.pool.Begin(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+			order := s.begin(t)
 			if _, err := order.Exec(t.Context(), s.in("INSERT INTO %.orders VALUES ('user_1')")); err != nil {
 				t.Fatal(err)
 			}
 			done := make(chan error, 1)
 			erase := usertabletest.Erasure("user_1", 2, 5, false)
 			go func() { done <- sink.Apply(t.Context(), []sinks.Record{erase}) }()
-			waiting := false
-			for n := 0; n < 2000 && !waiting; n++ {
-				if err := order.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND strpos(query, $1) > 0)", s.schema).Scan(&waiting); err != nil {
-					t.Fatal(err)
-				}
-			}
+			s.awaitLock(t)
 			if err := order.Commit(t.Context()); err != nil {
 				t.Fatal(err)
 			}

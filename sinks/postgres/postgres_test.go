@@ -78,6 +78,40 @@ func (s server) exec(t testing.TB, statement string, args ...any) {
 	}
 }
 
+// begin begins a transaction, which has ended when t does: the pool has one
+// connection, and what tidies up needs it.
+func (s server) begin(t testing.TB) pgx.Tx {
+	t.Helper()
+	tx, err := s.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tx.Rollback(context.Background()) })
+	return tx
+}
+
+// awaitLock waits until somebody waits for a lock in the test's schema. It looks
+// from a connection of its own: within a transaction the server shows its
+// processes as they were at the first look.
+func (s server) awaitLock(t testing.TB) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), s.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
+		var waiting bool
+		if err := conn.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND strpos(query, $1) > 0)", s.schema).Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+		if waiting {
+			return
+		}
+	}
+	t.Fatal("nobody waits for a lock")
+}
+
 func (s server) in(statement string) string { return strings.ReplaceAll(statement, "%", s.schema) }
 
 // text returns the one value of a query.

@@ -213,10 +213,7 @@ func TestErase_WaitsForRival(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	sink := open(t, s.config())
-	rival, err := s.pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	rival := s.begin(t)
 	if _, err := rival.Exec(t.Context(), s.in("INSERT INTO %.clerk_connect_versions VALUES ('user_1', 1, 1, false)")); err != nil {
 		t.Fatal(err)
 	}
@@ -225,15 +222,7 @@ func TestErase_WaitsForRival(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- sink.Apply(t.Context(), []sinks.Record{sinktest.Erase("user_1", 2)}) }()
-	waiting := false
-	for deadline := time.Now().Add(2 * time.Minute); !waiting && time.Now().Before(deadline); {
-		if err := rival.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND strpos(query, $1) > 0)`, s.schema).Scan(&waiting); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if !waiting {
-		t.Fatal("the erasure does not wait for the rival's lock")
-	}
+	s.awaitLock(t)
 	if err := rival.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -364,10 +353,7 @@ func TestApply_LockedOut(t *testing.T) {
 	cfg.StatementTimeout = 50 * time.Millisecond
 	sink := open(t, cfg)
 	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1))
-	rival, err := s.pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	rival := s.begin(t)
 	if _, err := rival.Exec(t.Context(), s.in("SELECT FROM %.clerk_connect_versions FOR UPDATE")); err != nil {
 		t.Fatal(err)
 	}

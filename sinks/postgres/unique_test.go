@@ -290,17 +290,6 @@ func TestUnique_Paused(t *testing.T) {
 	}
 }
 
-// awaitLock waits until somebody waits for a lock in the test's schema.
-func (s server) awaitLock(t testing.TB) {
-	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
-		if s.text(t, "SELECT count(*)::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND strpos(query, $1) > 0", s.schema) != "0" {
-			return
-		}
-	}
-	t.Error("nobody waits for a lock")
-}
-
 // TestUnique_Crash has the connection break in the middle of settling: nothing
 // of it stays, and the repetition does all of it.
 func TestUnique_Crash(t *testing.T) {
@@ -371,10 +360,7 @@ func TestDeadlock(t *testing.T) {
 	s := newServer(t)
 	sink := open(t, s.config())
 	sinktest.MustApply(t, sink, sinktest.Change("user_1", 1), sinktest.Change("user_2", 1))
-	rival, err := s.pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	rival := s.begin(t)
 	lock := func(id string) error {
 		_, err := rival.Exec(context.Background(), s.in("SELECT FROM %.clerk_connect_versions WHERE id = '"+id+"' FOR UPDATE"))
 		return err
@@ -390,12 +376,7 @@ func TestDeadlock(t *testing.T) {
 	go func() {
 		done <- sink.Apply(context.Background(), []sinks.Record{sinktest.Change("user_2", 2), sinktest.Change("user_1", 2)})
 	}()
-	waiting := false
-	for n := 0; n < 2000 && !waiting; n++ {
-		if err := rival.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND strpos(query, $1) > 0)", s.schema).Scan(&waiting); err != nil {
-			t.Fatal(err)
-		}
-	}
+	s.awaitLock(t)
 	if err := lock("user_1"); err != nil { // the sink has it: they wait for each other
 		t.Fatalf("the rival: %v", err)
 	}
