@@ -232,7 +232,8 @@ type Lister interface {
 // Confirmer is implemented by a sink that can read an erasure back.
 type Confirmer interface {
 	// Confirm reports whether nothing of the user is left but what the sink
-	// says it leaves, as by [schemas.OutcomeAnonymized]. state is what was last
+	// says it leaves, as by [schemas.OutcomeAnonymized]. An error marked
+	// Permanent may say why something is left. state is what was last
 	// remembered; it is forgotten when this has returned true. Calls count
 	// towards Capabilities.MaxInFlight.
 	Confirm(ctx context.Context, clerkID string, state []byte) (gone bool, err error)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -33,6 +34,7 @@ type attribute struct {
 	Generated bool   // always, or always an identity: not for us to write
 	Identity  bool   // filled by itself
 	Imprecise bool   // holds for equal what has other bytes
+	Modifier  int32  // of the type, -1 for none: see room
 	Formula   string // of a generated column
 	// Of are the columns that a generated one is made of.
 	Of []int16
@@ -61,7 +63,7 @@ SELECT a.attnum, a.attname::text, format_type(CASE t.typtype WHEN 'd' THEN t.typ
   a.attnotnull OR t.typnotnull,
   CASE a.attgenerated WHEN '' THEN coalesce(pg_get_expr(d.adbin, d.adrelid), '') ELSE '' END,
   a.attgenerated <> '' OR a.attidentity = 'a', a.attidentity <> '',
-  t.typname = 'citext' OR NOT coalesce(l.collisdeterministic, true),
+  t.typname = 'citext' OR NOT coalesce(l.collisdeterministic, true), CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END,
   CASE a.attgenerated WHEN '' THEN '' ELSE coalesce(pg_get_expr(d.adbin, d.adrelid), '') END,
   ARRAY(SELECT e.refobjsubid::int2 FROM pg_depend e WHERE a.attgenerated <> '' AND e.refclassid = 'pg_class'::regclass AND e.refobjid = a.attrelid
     AND e.refobjsubid NOT IN (0, a.attnum) AND (e.classid = 'pg_attrdef'::regclass AND e.objid = d.oid
@@ -101,6 +103,13 @@ ORDER BY 1, 2, k.conname`
 const referrersQuery = `
 SELECT coalesce(string_agg(k.oid::text, ' ' ORDER BY k.oid), '') FROM pg_catalog.pg_constraint k
 WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid IN (SELECT relid FROM pg_catalog.pg_partition_tree(t.oid) UNION SELECT t.oid)`
+
+// triggersQuery names the triggers of a table, those of its partitions
+// included, that fire and are no foreign key's.
+const triggersQuery = `
+SELECT DISTINCT tgname::text FROM pg_catalog.pg_trigger
+WHERE tgrelid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1) UNION SELECT $1::oid) AND NOT tgisinternal AND tgenabled <> 'D'
+ORDER BY 1`
 
 // readTable returns what the catalogue says of a table; its OID is 0 if it is
 // not there, or its schema is closed to us.
@@ -157,6 +166,21 @@ func (t table) column(name string) (attribute, bool) {
 // again: anything that calls a function may not.
 func (a attribute) constant() bool {
 	return a.Default != "" && !strings.ContainsRune(a.Default, '(') && !strings.Contains(a.Default, "CURRENT")
+}
+
+// room returns how many characters a column of text holds, 0 for any number.
+func (a attribute) room() int {
+	const header = 4 // bytes that the modifier counts besides
+	if a.Category != "S" {
+		return 0
+	}
+	return max(int(a.Modifier)-header, 0)
+}
+
+// holds reports whether a text has room in the column, as all else has.
+func (a attribute) holds(value any) bool {
+	text, isText := value.(string)
+	return !isText || a.room() == 0 || utf8.RuneCountInString(text) <= a.room()
 }
 
 // arbiter returns what ON CONFLICT names as the key: the column, and the

@@ -70,6 +70,10 @@ func TestOpen_Application(t *testing.T) {
 		{"an enum without a neutral value", "CREATE TYPE %.mood AS ENUM ('fine'); CREATE TABLE %.users (id text PRIMARY KEY, mood %.mood NOT NULL, deleted_at timestamptz)", func(c *postgres.Config) {
 			c.Columns, c.Deletion = "mood = public_metadata.mood", usertable.DeletionAnonymize
 		}, []string{"column mood", "last alternative"}},
+		{"a key too short", "CREATE DOMAIN %.ident AS varchar(31); CREATE TABLE %.users (id %.ident PRIMARY KEY, a text)", func(c *postgres.Config) { c.Columns = "a = email" }, []string{"no room for a Clerk ID in column id, at 31"}},
+		{"an address too short", "CREATE TABLE %.users (id varchar(32) PRIMARY KEY, a varchar(50), deleted_at timestamptz)", func(c *postgres.Config) {
+			c.Columns, c.Deletion = "a = email", usertable.DeletionAnonymize
+		}, []string{"column a is too short for what is left of an erased user, at 50"}},
 		{"a reference to nothing", "CREATE TABLE %.users (id text PRIMARY KEY, a text, deleted_at timestamptz)", func(c *postgres.Config) {
 			c.Columns, c.Deletion, c.References = "a = email", usertable.DeletionAuto, []string{"orders.user_id"}
 		}, []string{"orders.user_id", "REFERENCES", "42P01"}},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -23,7 +24,7 @@ func classify(operation string, records int, err error) error {
 	}
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) {
-		cause := fmt.Errorf("%s: SQLSTATE %s", operation, refused.Code)
+		cause := fmt.Errorf("%s: SQLSTATE %s%s", operation, refused.Code, broken(refused))
 		if word := words[refused.Code]; word != "" {
 			cause = fmt.Errorf("%w: %s", cause, word)
 		}
@@ -48,6 +49,19 @@ func classify(operation string, records int, err error) error {
 	return sinks.RetryAfter(sinks.ReasonUnavailable, 0, fmt.Errorf("%s: %T", operation, err))
 }
 
+// broken names the constraint that a value breaks, or the column that must not
+// be null.
+func broken(refused *pgconn.PgError) string {
+	switch {
+	case !strings.HasPrefix(refused.Code, "23") || refused.Code == codeForeign:
+	case refused.ConstraintName != "":
+		return ", constraint " + refused.ConstraintName
+	case refused.ColumnName != "":
+		return ", column " + refused.ColumnName
+	}
+	return ""
+}
+
 // byTLS marks what keeps a server from being trusted, nil if err is no such
 // thing: a person has to see to it.
 func byTLS(operation string, err error) error {
@@ -64,6 +78,7 @@ func byTLS(operation string, err error) error {
 
 // words say of some codes what they come from, and what to do.
 var words = map[string]string{
+	"0A000": "the server cannot do this with such a table: has it a rule, or columns that a migration has just changed?",
 	"25006": "the server takes no writes, as a standby does not: name the primary in DSN, or several hosts with target_session_attrs=read-write",
 	"28P01": "the role or its password is not as the server has it: see DSN",
 	"28000": "the server does not let this role in from here: see DSN, and the server's pg_hba.conf",
@@ -92,7 +107,7 @@ func byState(state string, records int, cause error) error {
 		return sinks.Fatal(sinks.ReasonUnauthorized, cause)
 	case "22001": // too long for the application's column
 		return sinks.Permanent(sinks.ReasonTooLarge, cause)
-	case "44000", "P0001": // a view's check, or a trigger of the application's
+	case "44000", codeRaised: // a view's check, or a trigger of the application's
 		return sinks.Permanent(sinks.ReasonInvalidRecord, cause)
 	}
 	switch state[:min(2, len(state))] {

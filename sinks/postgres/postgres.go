@@ -25,6 +25,9 @@ var (
 // benchmark).
 const maxBatch = 500
 
+// sampleID is as long as Clerk's IDs are.
+var sampleID = "user_" + strings.Repeat("0", 27)
+
 // Sink writes users to a table of PostgreSQL. Safe for concurrent use.
 type Sink struct {
 	cfg   Config
@@ -266,9 +269,12 @@ func (d *database) checkAnonymous(ctx context.Context) error {
 	if d.keep == "" || d.plan.Deletion == usertable.DeletionSoft {
 		return nil
 	}
-	sample := sinks.Record{ClerkID: "user_" + strings.Repeat("0", 27)}
+	sample := sinks.Record{ClerkID: sampleID}
 	for _, t := range d.columns {
 		value := t.anonymous(sample.ClerkID, usertable.DeletedAt(sample))
+		if !t.holds(value) {
+			return sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("column %s is too short for what is left of an erased user, at %d characters: make it text", t.Column.Name, t.room()))
+		}
 		expression, _ := t.convert("$1::" + strings.TrimSuffix(arrayTypes[t.Kind()], "[]"))
 		if _, err := d.pool.Exec(ctx, "SELECT "+expression, value); err != nil {
 			if marked := sinks.Classify(classify("anonymise", 1, err)); marked.Class != sinks.ClassPermanent {
@@ -355,5 +361,48 @@ func (s *Sink) Confirm(ctx context.Context, clerkID string, _ []byte) (bool, err
 	if err != nil {
 		return false, classify("confirm an erasure", 0, err)
 	}
-	return len(gone) == 0 || gone[0], nil
+	if len(gone) == 0 || gone[0] {
+		return true, nil
+	}
+	return false, db.kept(ctx, clerkID)
+}
+
+// kept returns why the row of a user who was erased is not as it was left, if
+// that can be told.
+func (d *database) kept(ctx context.Context, clerkID string) error {
+	guards, err := d.heard(ctx, []string{clerkID})
+	if err != nil || !guards[clerkID].Deleted {
+		return err
+	}
+	triggers, err := d.triggers(ctx)
+	if err != nil {
+		return err
+	}
+	return usertable.Kept(d.users, triggers)
+}
+
+// triggers names the triggers of the users table that are not switched off.
+func (d *database) triggers(ctx context.Context) ([]string, error) {
+	rows, err := d.pool.Query(ctx, triggersQuery, d.table.OID)
+	if err != nil {
+		return nil, classify("read the triggers", 0, err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, classify("read the triggers", 0, err)
+	}
+	return names, nil
+}
+
+// heard returns the guards of users, as they are now.
+func (d *database) heard(ctx context.Context, ids []string) (map[string]sinks.Guard, error) {
+	rows, err := d.pool.Query(ctx, d.superseded, ids)
+	if err != nil {
+		return nil, classify("look at the guards", 0, err)
+	}
+	guards, err := collectGuards(rows)
+	if err != nil {
+		return nil, classify("look at the guards", 0, err)
+	}
+	return guards, nil
 }

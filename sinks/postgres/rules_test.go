@@ -263,15 +263,17 @@ func TestApply_Refused(t *testing.T) {
 		batch     []sinks.Record
 		class     sinks.Class
 		reason    sinks.Reason
+		want      string // in the error
 	}{
-		{"a check", "ALTER TABLE %.clerk_users ADD CHECK (first_name NOT LIKE 'canary%')", []sinks.Record{user, other}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
-		{"too long", "ALTER TABLE %.clerk_users ALTER COLUMN first_name TYPE varchar(12)", []sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonTooLarge},
+		{"a check", "ALTER TABLE %.clerk_users ADD CHECK (first_name NOT LIKE 'canary%')", []sinks.Record{user, other}, sinks.ClassPermanent, sinks.ReasonInvalidRecord, "constraint clerk_users_first_name_check"},
+		{"too long", "ALTER TABLE %.clerk_users ALTER COLUMN first_name TYPE varchar(12)", []sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonTooLarge, ""},
+		{"a null that another column refuses", "ALTER TABLE %.clerk_users ADD COLUMN slug text NOT NULL DEFAULT ''; ALTER TABLE %.clerk_users ALTER COLUMN slug DROP DEFAULT", []sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonInvalidRecord, "column slug"},
 		{"a trigger", `CREATE FUNCTION %.refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'no %', NEW.first_name; END$$;
-			CREATE TRIGGER refuse BEFORE INSERT ON %.clerk_users FOR EACH ROW EXECUTE FUNCTION %.refuse()`, []sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
-		{"a unique key of the application's", "ALTER TABLE %.clerk_users ADD COLUMN slug text UNIQUE; ALTER TABLE %.clerk_users ALTER COLUMN slug SET DEFAULT 'same'", []sinks.Record{other, user}, sinks.ClassPermanent, sinks.ReasonConflict},
-		{"a unique key of the application's, alone", "ALTER TABLE %.clerk_users ADD COLUMN slug text UNIQUE DEFAULT 'same'", []sinks.Record{other}, sinks.ClassRetry, sinks.ReasonConflict},
-		{"a foreign key", "CREATE TABLE %.orders (owner text REFERENCES %.clerk_users); INSERT INTO %.orders VALUES ('user_0')", []sinks.Record{sinktest.Erase("user_0", 2)}, sinks.ClassRetry, sinks.ReasonConflict},
-		{"a table taken away", "DROP TABLE %.clerk_users CASCADE", []sinks.Record{user}, sinks.ClassFatal, sinks.ReasonMisconfigured},
+			CREATE TRIGGER refuse BEFORE INSERT ON %.clerk_users FOR EACH ROW EXECUTE FUNCTION %.refuse()`, []sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonInvalidRecord, "(refuse)"},
+		{"a unique key of the application's", "ALTER TABLE %.clerk_users ADD COLUMN slug text UNIQUE; ALTER TABLE %.clerk_users ALTER COLUMN slug SET DEFAULT 'same'", []sinks.Record{other, user}, sinks.ClassPermanent, sinks.ReasonConflict, "constraint clerk_users_slug_key"},
+		{"a unique key of the application's, alone", "ALTER TABLE %.clerk_users ADD COLUMN slug text UNIQUE DEFAULT 'same'", []sinks.Record{other}, sinks.ClassRetry, sinks.ReasonConflict, "constraint clerk_users_slug_key"},
+		{"a foreign key", "CREATE TABLE %.orders (owner text REFERENCES %.clerk_users); INSERT INTO %.orders VALUES ('user_0')", []sinks.Record{sinktest.Erase("user_0", 2)}, sinks.ClassRetry, sinks.ReasonConflict, "rows of orders"},
+		{"a table taken away", "DROP TABLE %.clerk_users CASCADE", []sinks.Record{user}, sinks.ClassFatal, sinks.ReasonMisconfigured, "there is no table"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -290,6 +292,9 @@ func TestApply_Refused(t *testing.T) {
 			sinktest.ExpectClass(t, "Apply", err, test.class, test.reason)
 			if err != nil && strings.Contains(err.Error(), canary) {
 				t.Errorf("the error quotes the user")
+			}
+			if err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("Apply: got %v, want a word about %q", err, test.want)
 			}
 			if after := s.backends(t); after != backend {
 				t.Errorf("the connection was thrown away")

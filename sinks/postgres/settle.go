@@ -23,6 +23,7 @@ const maxLooks = 4
 const (
 	codeUnique  = "23505" // a unique key refuses
 	codeForeign = "23503" // a foreign key refuses
+	codeRaised  = "P0001" // a trigger or a function of the application's refuses
 	codeChanged = "22012" // division by zero: the foreign keys are others by now
 	// The class of statements that the catalogue or the rights refuse: a table
 	// or a column is gone, or has another name or type.
@@ -82,6 +83,9 @@ func (l layout) contestedKeys() []contested {
 		}
 		i := slices.IndexFunc(l.columns, func(t target) bool { return t.Column.Name == c.Name })
 		given := l.columns[i]
+		if !given.holds(c.Vacant(sampleID)) {
+			continue // too short: the users of such a key wait without settling
+		}
 		given.Column = c
 		list = append(list, contested{name: k.Name, vacate: given, find: l.find(k), clear: l.clear(given)})
 	}

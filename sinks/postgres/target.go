@@ -191,6 +191,9 @@ func (t table) problems(p usertable.Plan, name string) []string {
 		add("lacks columns: %s", strings.Join(missing, ", "))
 	}
 	if key, ok := t.column(p.Key); ok {
+		if !key.holds(sampleID) {
+			add("has no room for a Clerk ID in column %s, at %d characters: make it text", p.Key, key.room())
+		}
 		if key.Category != "S" || key.Imprecise {
 			add("has a Clerk ID that does not compare byte for byte: make %s text or varchar, with a collation that is deterministic", p.Key)
 		} else if _, unique := t.arbiter(p.Key); !unique {

@@ -411,3 +411,17 @@ func TestStates(t *testing.T) {
 		})
 	}
 }
+
+// TestUnique_NoRoom has a key on a column that is too short for what stands in
+// it while a user waits: whoever comes later waits, and no record is refused
+// for good.
+func TestUnique_NoRoom(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	sink := open(t, s.accounts(t, "ALTER TABLE %.accounts ALTER email TYPE varchar(20), ALTER email SET NOT NULL, ADD UNIQUE (email)", ""))
+	sinktest.MustApply(t, sink, account("user_1", 1, "a@example.com"))
+	late := account("user_2", 2, "a@example.com")
+	sinktest.ExpectClass(t, "Apply", sink.Apply(t.Context(), []sinks.Record{late}), sinks.ClassRetry, sinks.ReasonConflict)
+	sinktest.MustApply(t, sink, account("user_1", 3, "b@example.com"))
+	sinktest.MustApply(t, sink, late)
+}

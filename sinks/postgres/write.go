@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -51,7 +52,7 @@ func (s *Sink) Apply(ctx context.Context, batch []sinks.Record) error {
 	var failed sinks.BatchError
 	fit, err := db.sift(ctx, batch, &failed)
 	if err != nil {
-		return classify("look at the guards", len(batch), err)
+		return err
 	}
 	if len(fit) == 0 {
 		return failed.Err()
@@ -61,7 +62,7 @@ func (s *Sink) Apply(ctx context.Context, batch []sinks.Record) error {
 		done, err = s.again(ctx, db, batch, fit, &failed, err)
 	}
 	if err != nil {
-		return classify(db.operation(fit, err), len(fit), err)
+		return classify(db.operation(ctx, fit, err), len(fit), err)
 	}
 	done.report(db.plan.Deletion, batch, &failed)
 	return failed.Err()
@@ -69,17 +70,25 @@ func (s *Sink) Apply(ctx context.Context, batch []sinks.Record) error {
 
 // operation says what was done when err came, and what a person may do about
 // it.
-func (d *database) operation(records []sinks.Record, err error) string {
+func (d *database) operation(ctx context.Context, records []sinks.Record, err error) string {
 	text := fmt.Sprintf("write %d records", len(records))
 	var refused *pgconn.PgError
-	if !errors.As(err, &refused) || refused.Code != codeForeign {
+	if !errors.As(err, &refused) {
 		return text
 	}
-	if _, erasures := split(records); len(erasures) == 0 {
-		return text + ": the foreign key " + refused.ConstraintName + " refuses a value of ours"
+	switch refused.Code {
+	case codeRaised:
+		if triggers, err := d.triggers(ctx); err == nil && len(triggers) > 0 {
+			return text + ": refused by a trigger of " + d.users + " (" + strings.Join(triggers, ", ") + ")"
+		}
+	case codeForeign:
+		if _, erasures := split(records); len(erasures) == 0 {
+			return text + ": the foreign key " + refused.ConstraintName + " refuses a value of ours"
+		}
+		return text + ": rows of " + refused.TableName + " refer to an erased user, which the foreign key " + refused.ConstraintName +
+			" forbids to delete or to change: set DELETION=auto or anonymize, delete those rows, or give the key an action"
 	}
-	return text + ": rows of " + refused.TableName + " refer to an erased user, which the foreign key " + refused.ConstraintName +
-		" forbids to delete or to change: set DELETION=auto or anonymize, delete those rows, or give the key an action"
+	return text
 }
 
 // sift returns the records that have a value in every column that takes no
@@ -101,11 +110,7 @@ func (d *database) sift(ctx context.Context, batch []sinks.Record, failed *sinks
 	if len(unfit) == 0 {
 		return fit, nil
 	}
-	rows, err := d.pool.Query(ctx, d.superseded, ids)
-	if err != nil {
-		return nil, err
-	}
-	guards, err := collectGuards(rows)
+	guards, err := d.heard(ctx, ids)
 	for i, cause := range unfit {
 		if _, moves := guards[batch[i].ClerkID].Advance(batch[i]); moves {
 			failed.Fail(i, cause)
@@ -141,7 +146,7 @@ func (d *database) pipeline(ctx context.Context, records []sinks.Record) (effect
 		done.moved, err = set(rows)
 		return err
 	})
-	if len(erasures) > 0 {
+	if len(erasures) > 0 || len(changes) == 0 {
 		d.queueErasures(batch, erasures, &done)
 	}
 	if len(changes) > 0 || len(erasures) == 0 {

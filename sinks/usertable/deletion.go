@@ -1,6 +1,7 @@
 package usertable
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -48,6 +49,18 @@ func (f Fate) Report(r sinks.Record) {
 		return
 	}
 	r.Erased(f.Outcome)
+}
+
+// Kept returns why a row is not as the erasure of its user has left it, as far
+// as its table's triggers tell; nil if it has none. A trigger may let a
+// statement pass without doing what it says, which no error tells.
+func Kept(table string, triggers []string) error {
+	if len(triggers) == 0 {
+		return nil
+	}
+	return sinks.Permanent(sinks.ReasonMisconfigured, fmt.Errorf(
+		"the row of an erased user is not as DELETION leaves it; what may keep it so are triggers of %s (%s): have them let erasures pass, or take the columns that they write out of COLUMNS",
+		table, strings.Join(triggers, ", ")))
 }
 
 // DeletedAt returns when the user of r was erased, for a row that does not say
