@@ -35,7 +35,7 @@ func classifyBatch(operation string, records int, err error) error {
 	if !errors.As(err, &failure) {
 		return fmt.Errorf("%s: %T", operation, err)
 	}
-	cause := fmt.Errorf("%s: SQLite result code %d", operation, failure.Code())
+	cause := fmt.Errorf("%s: SQLite result code %d%s", operation, failure.Code(), broken(failure))
 	switch failure.Code() {
 	case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
 		// A key of the application's that another user holds, perhaps for a
@@ -63,6 +63,15 @@ func classifyBatch(operation string, records int, err error) error {
 		return sinks.Fatal(sinks.ReasonMisconfigured, cause)
 	}
 	return cause
+}
+
+// broken quotes SQLite where its message names columns and constraints alone.
+func broken(failure *sqlite.Error) string {
+	switch failure.Code() {
+	case sqlite3.SQLITE_CONSTRAINT_CHECK, sqlite3.SQLITE_CONSTRAINT_NOTNULL, sqlite3.SQLITE_CONSTRAINT_DATATYPE:
+		return ", " + failure.Error()
+	}
+	return ""
 }
 
 // ofRecord reports whether err says something of a record and nothing of the

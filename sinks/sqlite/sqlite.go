@@ -198,7 +198,33 @@ func (s *Sink) Confirm(ctx context.Context, clerkID string, _ []byte) (bool, err
 	if err := s.statements.left.QueryRowContext(ctx, args...).Scan(&left); err != nil {
 		return false, classify("confirm an erasure", err)
 	}
-	return left == 0, nil
+	if left == 0 {
+		return true, nil
+	}
+	return false, s.kept(ctx, clerkID)
+}
+
+// kept returns why the row of a user who was erased is not as it was left, if
+// that can be told.
+func (s *Sink) kept(ctx context.Context, clerkID string) error {
+	erased, err := query(ctx, s.db, "SELECT 1 FROM "+s.versions+" WHERE id = ? AND deleted", func(one *int) []any { return []any{one} }, clerkID)
+	if err != nil {
+		return classify("look at the guard", err)
+	}
+	if len(erased) == 0 {
+		return nil
+	}
+	triggers, err := s.triggers(ctx, s.db)
+	if err != nil {
+		return classify("read the triggers", err)
+	}
+	return usertable.Kept(s.plan.Table, triggers)
+}
+
+// triggers names the triggers of the users table.
+func (s *Sink) triggers(ctx context.Context, q querier) ([]string, error) {
+	return query(ctx, q, "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY name",
+		func(name *string) []any { return []any{name} }, s.plan.Table)
 }
 
 // querier is a database or a transaction.

@@ -17,6 +17,7 @@ import (
 type table struct {
 	kind    string // table, view, ...; "": it is not there
 	strict  bool
+	bare    bool // WITHOUT ROWID
 	columns []column
 	unique  []uniqueKey
 }
@@ -32,15 +33,15 @@ type column struct {
 
 func readTable(ctx context.Context, q querier, name string) (t table, err error) {
 	type kind struct {
-		kind   string
-		strict bool
+		kind         string
+		strict, bare bool
 	}
-	kinds, err := query(ctx, q, "SELECT type, strict FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE",
-		func(k *kind) []any { return []any{&k.kind, &k.strict} }, name)
+	kinds, err := query(ctx, q, "SELECT type, strict, wr FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE",
+		func(k *kind) []any { return []any{&k.kind, &k.strict, &k.bare} }, name)
 	if err != nil || len(kinds) == 0 {
 		return table{}, err
 	}
-	t.kind, t.strict = kinds[0].kind, kinds[0].strict
+	t.kind, t.strict, t.bare = kinds[0].kind, kinds[0].strict, kinds[0].bare
 	t.columns, err = query(ctx, q, `SELECT name, type, "notnull", dflt_value, pk, hidden >= 2 FROM pragma_table_xinfo(?)`,
 		func(c *column) []any {
 			return []any{&c.name, &c.declared, &c.notNull, &c.preset, &c.primary, &c.generated}
@@ -64,7 +65,7 @@ func (t table) column(name string) (column, bool) {
 // rowID reports whether c is the row's number, which fills itself.
 func (t table) rowID(c column) bool {
 	others := slices.ContainsFunc(t.columns, func(c column) bool { return c.primary > 1 })
-	return c.primary == 1 && !others && strings.EqualFold(c.declared, "INTEGER")
+	return c.primary == 1 && !others && !t.bare && strings.EqualFold(c.declared, "INTEGER")
 }
 
 // isUnique reports whether a column is part of a unique key.

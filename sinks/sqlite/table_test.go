@@ -95,6 +95,8 @@ func TestOpen_Application(t *testing.T) {
 		{name: "filled with uuids", ddl: "CREATE TABLE users (id TEXT PRIMARY KEY, clerk_id TEXT UNIQUE, " + columns + ")", change: func(c *sqlite.Config) { c.InsertColumns = "id = uuid" }},
 		{name: "a time of deletion that takes no null", ddl: strings.Replace(table, "deleted_at TEXT", "deleted_at TEXT NOT NULL DEFAULT ''", 1) + ")", want: "column deleted_at, which takes no null: users who are not deleted"},
 		{name: "a text in a column of numbers", ddl: strings.Replace(table, "first_name TEXT", "first_name STRING", 1) + ")", want: "column first_name is declared STRING"},
+		{name: "without a row's number", ddl: table + ") WITHOUT ROWID"},
+		{name: "without a row's number, a number that nobody fills", ddl: "CREATE TABLE users (id INTEGER PRIMARY KEY, clerk_id TEXT UNIQUE, " + columns + ") WITHOUT ROWID", want: "has the column id, which takes no null"},
 		{name: "strict", ddl: table + ") STRICT"},
 		{name: "strict with any", ddl: strings.ReplaceAll(strings.Replace(table, "email TEXT", "email ANY", 1), "deleted_at TEXT", "deleted_at ANY") + ") STRICT"},
 		{name: "strict, a time in a column of numbers", ddl: strings.Replace(table, "deleted_at TEXT", "deleted_at INT", 1) + ") STRICT", want: "column deleted_at of a STRICT table is declared INT: declare it TEXT"},
@@ -164,6 +166,70 @@ func TestTriggers(t *testing.T) {
 	}
 	if log := a.rows(t, "log"); len(log) != 2 || log[0]["what"] != "insert" || log[1]["what"] != "update" {
 		t.Errorf("triggers that ran: got %v", log)
+	}
+}
+
+// TestTriggers_Kept has a trigger of the application's keep the row of an erased
+// user: that it is not gone is told with the trigger's name, until the trigger
+// is.
+func TestTriggers_Kept(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, trigger string
+		policy        usertable.Deletion
+	}{
+		{"lets nothing be deleted", "BEFORE DELETE ON Users BEGIN SELECT RAISE(IGNORE); END", usertable.DeletionHard},
+		{"puts it back", "AFTER DELETE ON users BEGIN INSERT INTO users (clerk_id, email) VALUES (OLD.clerk_id, OLD.email); END", usertable.DeletionAuto},
+		{"lets nothing be marked", "BEFORE UPDATE ON users WHEN NEW.deleted_at IS NOT NULL BEGIN SELECT RAISE(IGNORE); END", usertable.DeletionSoft},
+		{"writes the old address back", "AFTER UPDATE OF email ON users BEGIN UPDATE users SET email = OLD.email WHERE id = NEW.id; END", usertable.DeletionAnonymize},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			a := newApplication(t, users("")+"CREATE TRIGGER keep_users "+test.trigger)
+			settings := usertabletest.Settings()
+			settings.Deletion = test.policy
+			sink := a.open(t, settings)
+			sinktest.MustApply(t, sink, usertabletest.Person("user_1", 1, "a@x"))
+			confirm := func() (bool, error) { return sink.Confirm(t.Context(), "user_1", nil) }
+			if gone, err := confirm(); gone || err != nil {
+				t.Errorf("Confirm of a user who is not erased: got %v, %v", gone, err)
+			}
+			erase := usertabletest.Erasure("user_1", 2, 5, false)
+			sinktest.MustApply(t, sink, erase)
+			gone, err := confirm()
+			sinktest.ExpectClass(t, "Confirm", err, sinks.ClassPermanent, sinks.ReasonMisconfigured)
+			if gone || err != nil && !strings.Contains(err.Error(), "(keep_users)") {
+				t.Errorf("Confirm: got %v, %v, want a word about keep_users", gone, err)
+			}
+			exec(t, a.db, "DROP TRIGGER keep_users")
+			if gone, err := confirm(); gone || err != nil {
+				t.Errorf("Confirm without the trigger: got %v, %v", gone, err)
+			}
+			sinktest.MustApply(t, sink, erase)
+			if gone, err := confirm(); !gone || err != nil {
+				t.Errorf("Confirm after another erasure: got %v, %v", gone, err)
+			}
+		})
+	}
+}
+
+// TestRefused_Named shows that what refuses a record is named, and nothing of
+// the user is.
+func TestRefused_Named(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ ddl, want string }{
+		{"CREATE TABLE users (clerk_id TEXT PRIMARY KEY, email TEXT CHECK (email NOT LIKE 'canary%'))", "email NOT LIKE"},
+		{"CREATE TABLE users (clerk_id TEXT PRIMARY KEY, email TEXT CONSTRAINT no_canaries CHECK (email NOT LIKE 'can%'))", "no_canaries"},
+		{"CREATE TABLE users (clerk_id TEXT PRIMARY KEY, email TEXT, tenant TEXT NOT NULL DEFAULT (nullif(1, 1)))", "users.tenant"},
+		{"CREATE TABLE users (clerk_id TEXT PRIMARY KEY, email TEXT); CREATE TRIGGER no_canaries BEFORE INSERT ON users BEGIN SELECT RAISE(ABORT, 'canary@x'); END", "(no_canaries)"},
+	} {
+		a := newApplication(t, test.ddl)
+		sink := a.open(t, usertable.Config{Table: "users", KeyColumn: "clerk_id", CreateTable: true, Columns: "email = email"})
+		err := usertabletest.Failure(sink.Apply(t.Context(), []sinks.Record{usertabletest.Person("user_1", 1, "canary@x")}), 0)
+		sinktest.ExpectClass(t, test.ddl, err, sinks.ClassPermanent, sinks.ReasonInvalidRecord)
+		if err != nil && (!strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "canary@x")) {
+			t.Errorf("%s: got %v, want a word about %s, and none about the user", test.ddl, err, test.want)
+		}
 	}
 }
 

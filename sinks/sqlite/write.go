@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
 	"clerkconnect/sinks"
 	"clerkconnect/sinks/usertable"
 )
@@ -159,8 +162,24 @@ func (w *writer) refuse(i int, why error) error {
 		}
 		why = wait.error
 	}
-	w.failed.Fail(i, classifyBatch("write a record", 1, why))
+	operation, err := w.operation(why)
+	if err != nil {
+		return err
+	}
+	w.failed.Fail(i, classifyBatch(operation, 1, why))
 	return nil
+}
+
+// operation says what was done when err came, and which triggers may have
+// refused it.
+func (w *writer) operation(err error) (string, error) {
+	text := "write a record"
+	var failure *sqlite.Error
+	if !errors.As(err, &failure) || failure.Code() != sqlite3.SQLITE_CONSTRAINT_TRIGGER {
+		return text, nil
+	}
+	triggers, err := w.triggers(w.ctx, w.tx)
+	return text + ": refused by a trigger of " + w.plan.Table + " (" + strings.Join(triggers, ", ") + ")", err
 }
 
 // record writes one record, if it moves the guard. put writes the row of a
