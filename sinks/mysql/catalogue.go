@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"clerkconnect/sinks/mapping"
 )
@@ -19,6 +20,7 @@ type queryer interface {
 // is not there, or that the user may not see.
 type table struct {
 	engine  string
+	view    bool
 	columns []column
 	unique  []uniqueKey
 }
@@ -63,6 +65,12 @@ func (t table) column(name string) (column, bool) {
 // text reports whether the column holds characters.
 func (c column) text() bool { return c.charset != "" }
 
+// holds reports whether a text has room in the column, as all else has.
+func (c column) holds(value any) bool {
+	text, isText := value.(string)
+	return !isText || !c.text() || c.length == 0 || utf8.RuneCountInString(text) <= c.length
+}
+
 // as returns an expression that gives a text the column's own character set and
 // collation, without which an index on the column could not be used.
 func (c column) as(expression string) string {
@@ -101,7 +109,9 @@ func (c column) takes(kind mapping.Kind) bool {
 // readTable asks the catalogue. schema "" is the connection's own.
 func readTable(ctx context.Context, db queryer, schema, name string) (t table, err error) {
 	where := " WHERE table_schema = coalesce(nullif(?, ''), database()) AND table_name = ?"
-	err = each(ctx, db, "SELECT * FROM information_schema.tables"+where, func(row map[string]string) { t.engine = row["engine"] }, schema, name)
+	err = each(ctx, db, "SELECT * FROM information_schema.tables"+where, func(row map[string]string) {
+		t.engine, t.view = row["engine"], row["table_type"] == "VIEW"
+	}, schema, name)
 	if err != nil {
 		return table{}, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"clerkconnect/sinks"
 	"clerkconnect/sinks/mapping"
@@ -14,6 +15,9 @@ import (
 
 // minKey is how many characters a Clerk ID has: user_ and a KSUID of 27.
 const minKey = 32
+
+// sampleID is as long as Clerk's IDs are.
+var sampleID = "user_" + strings.Repeat("0", minKey-len("user_"))
 
 // inspect reads the catalogue and returns all that a person must mend.
 func (d *database) inspect(ctx context.Context) error {
@@ -57,6 +61,8 @@ func checkTable(t table, name, advice string) []string {
 	switch {
 	case len(t.columns) == 0:
 		return []string{fmt.Sprintf("table %s is not there, or this user has no right to it: %s", name, advice)}
+	case t.view:
+		return []string{fmt.Sprintf("table %s is a view: name the table that it is of", name)}
 	case !strings.EqualFold(t.engine, "InnoDB"):
 		return []string{fmt.Sprintf("table %s is not of the engine InnoDB: without transactions, deleted users could come back", name)}
 	}
@@ -70,7 +76,7 @@ func (d *database) checkUsers() []string {
 		advice = "name the application's table in TABLE, or grant the right to it"
 	}
 	problems := checkTable(t, p.Table, advice)
-	if len(t.columns) == 0 {
+	if len(t.columns) == 0 || t.view {
 		return problems
 	}
 	names := make([]string, len(t.columns))
@@ -133,6 +139,21 @@ func (d *database) checkTypes() (problems []string) {
 		problems = append(problems, fmt.Sprintf("column %s of table %s takes no null, which it has while a user is not deleted: make it nullable, or name another in DELETED_AT_COLUMN", c.name, d.plan.Table))
 	}
 	return problems
+}
+
+// checkAnonymous returns which columns are too short for what is left of an
+// erased user.
+func (d *database) checkAnonymous() error {
+	var problems []string
+	for _, given := range d.plan.Columns {
+		if c, _ := d.users.column(given.Name); !c.holds(d.neutral(given, sampleID, time.Time{})) {
+			problems = append(problems, fmt.Sprintf("column %s of table %s is %s, too short for what is left of an erased user: make it VARCHAR(255)", c.name, d.plan.Table, c.described()))
+		}
+	}
+	if len(problems) > 0 {
+		return sinks.Fatal(sinks.ReasonMisconfigured, errors.New(strings.Join(problems, "; ")))
+	}
+	return nil
 }
 
 func (c column) described() string {

@@ -150,7 +150,30 @@ func (s *Sink) Confirm(ctx context.Context, clerkID string, _ []byte) (bool, err
 	condition, args := db.erased(clerkID)
 	rows, err := db.read(ctx, "confirm an erasure", "SELECT "+quote(db.plan.Key)+" FROM "+quote(db.plan.Table)+" WHERE "+quote(db.plan.Key)+" = ? AND NOT COALESCE("+condition+", FALSE)",
 		append([]any{clerkID}, args...)...)
-	return err == nil && !slices.Contains(rows, clerkID), err
+	if err != nil || !slices.Contains(rows, clerkID) {
+		return err == nil, err
+	}
+	return false, db.kept(ctx, clerkID)
+}
+
+// kept returns why the row of a user who was erased is not as it was left, if
+// that can be told.
+func (d *database) kept(ctx context.Context, clerkID string) error {
+	erased, err := d.read(ctx, "look at the guard", "SELECT id FROM "+quote(d.plan.Versions)+" WHERE id = ? AND deleted", clerkID)
+	if err != nil || len(erased) == 0 {
+		return err
+	}
+	triggers, err := d.triggers(ctx)
+	if err != nil {
+		return err
+	}
+	return usertable.Kept(d.plan.Table, triggers)
+}
+
+// triggers names the triggers of the users table, if the user may see them.
+func (d *database) triggers(ctx context.Context) ([]string, error) {
+	return d.read(ctx, "read the triggers", "SELECT trigger_name FROM information_schema.triggers"+
+		" WHERE event_object_schema = database() AND event_object_table = ? ORDER BY trigger_name", d.plan.Table)
 }
 
 // tolerance returns how many seconds a time may differ from that of the

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
+	"strings"
 
 	"github.com/go-sql-driver/mysql"
 
@@ -48,6 +50,45 @@ func classify(operation string, records int, err error) error {
 	}
 	// The driver's own errors: a connection that broke.
 	return sinks.RetryAfter(sinks.ReasonUnavailable, 0, fmt.Errorf("%s: %T", operation, err))
+}
+
+// What the server's message says of a value that it does not take: which column
+// that is of, behind the value itself, and which check it breaks.
+var (
+	ofColumn = regexp.MustCompile("[Cc]olumn [`'](?:[^`']*`\\.`)*([^`']+)[`'] (?:at row \\d+|cannot be null)$")
+	ofCheck  = regexp.MustCompile("^(?:CONSTRAINT|Check constraint) [`']([A-Za-z0-9_$.]+)[`']")
+)
+
+// operation says what was done when err came, and by name what of the table
+// refused it.
+func (d *database) operation(ctx context.Context, records int, err error) string {
+	text := fmt.Sprintf("write %d records", records)
+	var refused *mysql.MySQLError
+	if !errors.As(err, &refused) {
+		return text
+	}
+	switch refused.Number {
+	case 1644: // SIGNAL
+		if triggers, err := d.triggers(ctx); err == nil && len(triggers) > 0 {
+			text += ": refused by a trigger of " + d.plan.Table + " (" + strings.Join(triggers, ", ") + ")"
+		}
+	case 3819, 4025:
+		if found := ofCheck.FindStringSubmatch(refused.Message); found != nil {
+			text += ": refused by the check " + found[1]
+		}
+	case 1048, 1264, 1265, 1292, 1366, 1406, 1411:
+		found := ofColumn.FindStringSubmatch(refused.Message)
+		if found == nil {
+			break
+		}
+		if c, ok := d.users.column(found[1]); ok { // a trigger's message may hold anything
+			text += ": column " + c.name + " does not take the value"
+			if c.text() && refused.Number == 1366 {
+				text += ", which has characters that its character set has not"
+			}
+		}
+	}
+	return text
 }
 
 // byNumber knows the numbers of both servers:

@@ -118,13 +118,20 @@ func (d *database) ready(ctx context.Context) error {
 	}
 	d.statements = newStatements(d.plan, d.users)
 	samples := d.statements.samples(d.plan.Deletion)
+	anonymous := d.plan.Deletion == usertable.DeletionAnonymize
 	if d.plan.Deletion == usertable.DeletionAuto {
 		keys, err := foreignKeys(ctx, d.pool, d.plan.Table)
 		if err != nil {
 			return classify("read the foreign keys", 0, err)
 		}
 		for _, r := range append(keys, d.references...) {
+			anonymous = true
 			samples = append(samples, d.referring(r).text(1))
+		}
+	}
+	if anonymous {
+		if err := d.checkAnonymous(); err != nil {
+			return err
 		}
 	}
 	for _, text := range samples {

@@ -67,6 +67,13 @@ func TestOpen(t *testing.T) {
 		{name: "no time of deletion", ddl: ownTable(""), change: soft, want: []string{"lacks columns: deleted_at"}},
 		{name: "a time of deletion that is none", ddl: ownTable(", deleted_at bool"), change: soft, want: []string{"deleted_at of table clerk_users is tinyint and cannot hold a time"}},
 		{name: "a time of deletion that must be there", ddl: ownTable(", deleted_at datetime NOT NULL"), change: soft, want: []string{"deleted_at of table clerk_users takes no null"}},
+		{name: "a view", ddl: "CREATE VIEW clerk_users AS SELECT 1 AS id", want: []string{"clerk_users is a view"}},
+		{name: "an address that is too short", ddl: strings.Replace(ownTable(", deleted_at datetime"), "email varchar(200)", "email varchar(50)", 1), change: func(c *usertable.Config) {
+			c.Deletion = usertable.DeletionAnonymize
+		}, want: []string{"email of table clerk_users is varchar(50), too short for what is left of an erased user"}},
+		{name: "one that is long enough while nothing refers to users", ddl: strings.Replace(ownTable(", deleted_at datetime"), "email varchar(200)", "email varchar(50)", 1), change: func(c *usertable.Config) {
+			c.Deletion = usertable.DeletionAuto
+		}},
 		{name: "names in capitals", ddl: strings.Replace(ownTable(""), "username", "UserName", 1)},
 		{name: "a mapped table that is not there", change: func(c *usertable.Config) { c.Columns = "email = email" }, want: []string{"name the application's table in TABLE"}},
 		{name: "references that are not there", ddl: ownTable(", deleted_at datetime"), change: func(c *usertable.Config) {

@@ -26,27 +26,33 @@ func TestApply_Refused(t *testing.T) {
 		batch     []sinks.Record
 		class     sinks.Class
 		reason    sinks.Reason
+		want      string // in the error
 	}{
-		{"a check", "ALTER TABLE clerk_users ADD CHECK (first_name NOT LIKE 'canary%')", []sinks.Record{user, other}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
-		{"too long", "ALTER TABLE clerk_users MODIFY first_name varchar(12)", []sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonTooLarge},
-		{"an id too long", "", []sinks.Record{sinktest.Change(strings.Repeat("x", 256), 1)}, sinks.ClassPermanent, sinks.ReasonTooLarge},
-		{"a wrong type", "ALTER TABLE clerk_users MODIFY first_name int", []sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
+		{"a check", "ALTER TABLE clerk_users ADD CHECK (first_name NOT LIKE 'canary%')", []sinks.Record{user, other}, sinks.ClassPermanent, sinks.ReasonInvalidRecord, "the check "},
+		{"too long", "ALTER TABLE clerk_users MODIFY first_name varchar(12)", []sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonTooLarge, "column first_name"},
+		{"an id too long", "", []sinks.Record{sinktest.Change(strings.Repeat("x", 256), 1)}, sinks.ClassPermanent, sinks.ReasonTooLarge, ""},
+		{"a wrong type", "ALTER TABLE clerk_users MODIFY first_name int", []sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonInvalidRecord, "column first_name"},
 		{"another character set", "ALTER TABLE clerk_users MODIFY first_name varchar(50) CHARACTER SET latin1", []sinks.Record{func() sinks.Record {
 			wide := sinktest.Change("user_1", 1)
 			wide.Change.User.FirstName = new(canary + "\U0001F984")
 			return wide
-		}()}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
+		}()}, sinks.ClassPermanent, sinks.ReasonInvalidRecord, "column first_name does not take the value, which has characters that its character set has not"},
 		{"out of range", "ALTER TABLE clerk_users MODIFY lockout_expires_in_seconds tinyint", []sinks.Record{func() sinks.Record {
 			r := sinktest.Change("user_1", 1)
 			r.Change.User.LockoutExpiresInSeconds = new(int64(1000))
 			return r
-		}()}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
-		{"a time after the last year", "", []sinks.Record{ancient}, sinks.ClassPermanent, sinks.ReasonInvalidRecord},
-		{"a unique key that cannot be settled", computedKey, []sinks.Record{other, user}, sinks.ClassPermanent, sinks.ReasonConflict},
-		{"a unique key that cannot be settled, alone", computedKey, []sinks.Record{other}, sinks.ClassRetry, sinks.ReasonConflict},
-		{"a foreign key", "CREATE TABLE orders (owner varchar(255) COLLATE utf8mb4_bin, FOREIGN KEY (owner) REFERENCES clerk_users (id)) ENGINE InnoDB CHARACTER SET utf8mb4 SELECT 'user_0' AS owner", []sinks.Record{sinktest.Erase("user_0", 2)}, sinks.ClassRetry, sinks.ReasonConflict},
-		{"a column that must have a value", "ALTER TABLE clerk_users ADD COLUMN plan int NOT NULL", []sinks.Record{user}, sinks.ClassFatal, sinks.ReasonMisconfigured},
-		{"a table taken away", "DROP TABLE clerk_users", []sinks.Record{user}, sinks.ClassFatal, sinks.ReasonMisconfigured},
+		}()}, sinks.ClassPermanent, sinks.ReasonInvalidRecord, "column lockout_expires_in_seconds"},
+		{"a time after the last year", "", []sinks.Record{ancient}, sinks.ClassPermanent, sinks.ReasonInvalidRecord, "column created_at"},
+		{"a trigger", "CREATE TRIGGER refuse_users BEFORE INSERT ON clerk_users FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '" + canary + "'", []sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonInvalidRecord, "(refuse_users)"},
+		{
+			"a trigger that speaks as the server does", "CREATE TRIGGER refuse_users BEFORE INSERT ON clerk_users FOR EACH ROW SIGNAL SQLSTATE '22001' SET MYSQL_ERRNO = 1406, MESSAGE_TEXT = 'for column `" + canary + "` at row 1'",
+			[]sinks.Record{user}, sinks.ClassPermanent, sinks.ReasonTooLarge, "",
+		},
+		{"a unique key that cannot be settled", computedKey, []sinks.Record{other, user}, sinks.ClassPermanent, sinks.ReasonConflict, ""},
+		{"a unique key that cannot be settled, alone", computedKey, []sinks.Record{other}, sinks.ClassRetry, sinks.ReasonConflict, ""},
+		{"a foreign key", "CREATE TABLE orders (owner varchar(255) COLLATE utf8mb4_bin, FOREIGN KEY (owner) REFERENCES clerk_users (id)) ENGINE InnoDB CHARACTER SET utf8mb4 SELECT 'user_0' AS owner", []sinks.Record{sinktest.Erase("user_0", 2)}, sinks.ClassRetry, sinks.ReasonConflict, ""},
+		{"a column that must have a value", "ALTER TABLE clerk_users ADD COLUMN plan int NOT NULL", []sinks.Record{user}, sinks.ClassFatal, sinks.ReasonMisconfigured, ""},
+		{"a table taken away", "DROP TABLE clerk_users", []sinks.Record{user}, sinks.ClassFatal, sinks.ReasonMisconfigured, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -65,6 +71,9 @@ func TestApply_Refused(t *testing.T) {
 			sinktest.ExpectClass(t, "Apply", err, test.class, test.reason)
 			if err != nil && strings.Contains(err.Error(), canary) {
 				t.Errorf("the error quotes the user")
+			}
+			if err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("Apply: got %v, want a word about %q", err, test.want)
 			}
 			if after := s.connections(t); after != before {
 				t.Errorf("the connection was thrown away")

@@ -171,3 +171,20 @@ func TestKey_Collation(t *testing.T) {
 		})
 	}
 }
+
+// TestUnique_NoRoom has a key on a column that is too short for what stands in
+// it while a user waits: whoever comes later waits, and no record is refused
+// for good.
+func TestUnique_NoRoom(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.exec(t, "CREATE TABLE users (id varchar(64) PRIMARY KEY, email varchar(20) NOT NULL UNIQUE)")
+	cfg := s.config()
+	cfg.Table, cfg.Columns = "users", "email = email"
+	sink := open(t, cfg)
+	sinktest.MustApply(t, sink, usertabletest.Person("user_1", 1, "a@example.com"))
+	late := usertabletest.Person("user_2", 2, "a@example.com")
+	sinktest.ExpectClass(t, "Apply", sink.Apply(t.Context(), []sinks.Record{late}), sinks.ClassRetry, sinks.ReasonConflict)
+	sinktest.MustApply(t, sink, usertabletest.Person("user_1", 3, "b@example.com"))
+	sinktest.MustApply(t, sink, late)
+}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -64,12 +63,14 @@ func (s *Sink) Apply(ctx context.Context, batch []sinks.Record) error {
 	if err != nil && sinks.Classify(classify("", len(batch), err)).Class == sinks.ClassFatal {
 		// A migration has changed the table, or somebody the rights: look again,
 		// and say by name what there is to mend.
-		if db, err = s.refresh(ctx, db); err == nil {
+		var fresh *database
+		if fresh, err = s.refresh(ctx, db); err == nil {
+			db = fresh
 			write()
 		}
 	}
 	if err != nil {
-		return classify(fmt.Sprintf("write %d records", len(batch)), len(batch), err)
+		return classify(db.operation(ctx, len(batch), err), len(batch), err)
 	}
 	for _, w := range writes {
 		switch {
