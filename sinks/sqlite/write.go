@@ -154,7 +154,6 @@ func (w *writer) exec(text string) error {
 // what it waits for, so that it stands in nobody's way.
 func (w *writer) refuse(i int, why error) error {
 	r := w.batch[i]
-	w.moved[i] = false
 	var wait waiting
 	if errors.As(why, &wait) {
 		if err := w.put(r, w.vacate(r.ClerkID, w.args, wait.vacant)); err != nil {
