@@ -23,14 +23,15 @@
 // checks and undoes:
 //
 //  1. Each guard is advanced under the condition that it is still as it was
-//     read, and marked pending.
+//     read.
 //  2. The user is written under the condition that the version in the document
 //     (the path clerkConnect, only there in this form) is no higher.
-//  3. The mark is taken away under the condition that the guard is still ours.
-//     If it moved to a deletion, the user is deleted again.
+//  3. The guard is read again. If it has moved to a deletion, the user is deleted
+//     again.
 //
-// A crash between 1 and 3 leaves the mark, so that the same change, delivered
-// again, is not taken for one that was applied. What remains: between 2 and 3
+// A crash between 1 and 2 leaves a guard whose version the document lacks, so that
+// the same change, delivered again, is not taken for one that was applied. One that
+// comes again although its user was erased does 3. What remains: between 2 and 3
 // a paused process has brought an erased user back until it wakes up, and if
 // it dies there, for good. Confirm, which reads erasures back, tells.
 package mongodb

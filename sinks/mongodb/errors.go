@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
+	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"clerkconnect/sinks"
@@ -14,6 +16,7 @@ import (
 const (
 	codeDuplicateKey      = 11000
 	codeIllegalOperation  = 20
+	codeNotValid          = 121
 	codeNamespaceNotFound = 26
 	transientLabel        = "TransientTransactionError"
 )
@@ -57,8 +60,57 @@ func classify(operation string, records int, err error) error {
 
 // byWriteError marks the refusal of one write.
 func byWriteError(operation string, records int, refused mongo.BulkWriteError) error {
-	cause := fmt.Errorf("%s: code %d", operation, refused.Code)
+	cause := fmt.Errorf("%s: code %d%s", operation, refused.Code, broken(refused))
 	return byCode(refused.Code, records, cause)
+}
+
+// broken names the paths of the unique index that refuses a write, or those
+// with which the schema is not content, as far as the server names them: a query
+// as a validator names nothing. What else it says quotes values.
+func broken(refused mongo.BulkWriteError) string {
+	switch refused.Code {
+	case codeDuplicateKey:
+		pattern, _ := refused.Raw.Lookup("keyPattern").DocumentOK()
+		keys, _ := pattern.Elements()
+		paths := make([]string, len(keys))
+		for i, key := range keys {
+			paths[i] = key.Key()
+		}
+		return list(", unique index on ", paths)
+	case codeNotValid:
+		var info struct {
+			Details struct {
+				Rules []struct {
+					Properties []struct {
+						Name string `bson:"propertyName"`
+					} `bson:"propertiesNotSatisfied"`
+					Missing []string `bson:"missingProperties"`
+					Unknown []string `bson:"additionalProperties"`
+				} `bson:"schemaRulesNotSatisfied"`
+			} `bson:"details"`
+		}
+		if bson.Unmarshal(refused.Details, &info) != nil {
+			return ""
+		}
+		var text string
+		for _, rule := range info.Details.Rules {
+			var names []string
+			for _, p := range rule.Properties {
+				names = append(names, p.Name)
+			}
+			text += list(", which the schema does not take: ", names) + list(", which the schema requires: ", rule.Missing) + list(", which the schema does not know: ", rule.Unknown)
+		}
+		return text
+	}
+	return ""
+}
+
+// list returns names behind a text, "" if there are none.
+func list(text string, names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return text + strings.Join(names, ", ")
 }
 
 // ourKey reports whether a write ran into the index on the Clerk ID of either
@@ -95,7 +147,7 @@ func byCode(code, records int, cause error) error {
 		return sinks.RetryAfter(sinks.ReasonTimeout, 0, cause)
 	case 462, 16500: // IngressRequestRateLimitExceeded, Cosmos DB's request rate
 		return sinks.RetryAfter(sinks.ReasonRateLimited, 0, cause)
-	case 14, 15, 28, 52, 54, 55, 57, 121: // TypeMismatch, Overflow (nesting), PathNotViable, dollars, NotSingleValueField, InvalidDBRef, dots, DocumentValidationFailure
+	case 14, 15, 28, 52, 54, 55, 57, codeNotValid: // TypeMismatch, Overflow (nesting), PathNotViable, dollars, NotSingleValueField, InvalidDBRef, dots, DocumentValidationFailure
 		return sinks.Permanent(sinks.ReasonInvalidRecord, cause)
 	case 10334, 17280, 17419, 17420: // BSONObjectTooLarge, KeyTooLong, an update's result too large
 		return sinks.Permanent(sinks.ReasonTooLarge, cause)

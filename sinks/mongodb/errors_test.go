@@ -62,6 +62,49 @@ func TestClassify(t *testing.T) {
 	}
 }
 
+// TestClassify_Names shows that what refuses a write is named, in the form of
+// https://www.mongodb.com/docs/manual/core/schema-validation/handle-invalid-documents/,
+// without the values.
+func TestClassify_Names(t *testing.T) {
+	t.Parallel()
+	const secret = "ada@example.com"
+	type A = bson.A
+	type M = bson.M
+	rules := func(rules ...any) M {
+		return M{"failingDocumentId": secret, "details": M{"operatorName": "$jsonSchema", "schemaRulesNotSatisfied": A(rules)}}
+	}
+	for _, test := range []struct {
+		code      int
+		raw, info M
+		want      string
+	}{
+		{11000, M{"keyPattern": bson.D{{Key: "tenant", Value: 1}, {Key: "email", Value: 1}}, "keyValue": M{"email": secret}}, nil, ": code 11000, unique index on tenant, email"},
+		{11000, nil, nil, ": code 11000"},
+		{121, nil, rules(M{"operatorName": "properties", "propertiesNotSatisfied": A{M{"propertyName": "email", "details": A{M{"operatorName": "bsonType", "consideredValue": secret}}}}}),
+			": code 121, which the schema does not take: email"},
+		{121, nil, rules(M{"operatorName": "required", "missingProperties": A{"tenant"}}, M{"operatorName": "additionalProperties", "additionalProperties": A{"clerkConnect", "email"}}),
+			": code 121, which the schema requires: tenant, which the schema does not know: clerkConnect, email"},
+		{121, nil, M{"details": M{"operatorName": "$regex", "consideredValue": secret}}, ": code 121"},
+		{121, nil, nil, ": code 121"},
+	} {
+		refused := mongo.BulkWriteError{WriteError: mongo.WriteError{Code: test.code, Message: secret}}
+		for into, from := range map[*bson.Raw]M{&refused.Raw: test.raw, &refused.Details: test.info} {
+			if from == nil {
+				continue
+			}
+			raw, err := bson.Marshal(from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			*into = raw
+		}
+		err := classify("write", 5, mongo.BulkWriteException{WriteErrors: []mongo.BulkWriteError{refused}})
+		if !strings.HasSuffix(err.Error(), "write"+test.want) {
+			t.Errorf("got %v, want it to end with %q", err, test.want)
+		}
+	}
+}
+
 func TestOurKey(t *testing.T) {
 	t.Parallel()
 	for path, ours := range map[string]bool{"auth.clerkId": true, "_id": true, "email": false} {

@@ -137,6 +137,10 @@ func (d *database) ready(ctx context.Context, cfg Config) error {
 		return classify("say hello", 0, err)
 	}
 	d.transactions = cfg.Transactions && (hello.SetName != "" || hello.Message == "isdbgrid")
+	schema, err := d.options(ctx)
+	if err != nil {
+		return err
+	}
 	indexes, err := d.indexes(ctx)
 	if err != nil {
 		return classify("list indexes", 0, err)
@@ -144,9 +148,7 @@ func (d *database) ready(ctx context.Context, cfg Config) error {
 	if err := d.index(ctx, indexes, cfg.CreateIndexes); err != nil {
 		return err
 	}
-	if err := d.require(ctx, indexes); err != nil {
-		return err
-	}
+	d.require(schema, indexes)
 	rehearse := d.rehearse
 	if d.transactions {
 		rehearse = func(ctx context.Context) error { return d.transact(ctx, d.rehearse) }
@@ -187,8 +189,11 @@ func (d *database) rehearse(ctx context.Context) error {
 // the application's that have no Clerk ID yet.
 func (d *database) index(ctx context.Context, indexes []index, create bool) error {
 	key := d.plan.key
-	if key == "_id" || slices.ContainsFunc(indexes, func(i index) bool { return i.Unique && i.on(key) }) {
+	if key == "_id" || slices.ContainsFunc(indexes, func(i index) bool { return i.ofAll(key) }) {
 		return nil
+	}
+	if slices.ContainsFunc(indexes, func(i index) bool { return i.on(key) }) {
+		return sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("the index of collection %s on %s is not unique, or leaves documents out that have a %s: drop it and make it anew, as sink init --dry-run shows", d.users.Name(), key, key))
 	}
 	if !create {
 		return sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("collection %s has no unique index on %s: create it, by sink init for one, or set CREATE_INDEXES=true", d.users.Name(), key))
@@ -208,11 +213,7 @@ func (d *database) index(ctx context.Context, indexes []index, create bool) erro
 // require notes which paths must be there: those that the schema requires, and
 // those of a unique index that counts what is not there as a value, null, which
 // only one document may have.
-func (d *database) require(ctx context.Context, indexes []index) error {
-	schema, err := d.schema(ctx)
-	if err != nil {
-		return err
-	}
+func (d *database) require(schema bson.Raw, indexes []index) {
 	for _, list := range [][]field{d.plan.fields, d.plan.inserts} {
 		for i := range list {
 			path := list[i].Name
@@ -221,17 +222,20 @@ func (d *database) require(ctx context.Context, indexes []index) error {
 			})
 		}
 	}
-	return nil
 }
 
-// schema returns the $jsonSchema of the users collection, nil if there is none
+// options returns the $jsonSchema of the users collection, nil if there is none
 // or the right to see it is missing: the server then refuses what does not fit.
-func (d *database) schema(ctx context.Context) (bson.Raw, error) {
+// It fails if users cannot be kept in a collection of that kind.
+func (d *database) options(ctx context.Context) (schema bson.Raw, err error) {
 	list, err := d.users.Database().ListCollections(ctx, bson.D{{Key: "name", Value: d.users.Name()}})
 	if err == nil {
 		var found []bson.Raw
 		if err = list.All(ctx, &found); err == nil && len(found) > 0 {
-			schema, _ := found[0].Lookup("options", "validator", "$jsonSchema").DocumentOK()
+			if capped, _ := found[0].Lookup("options", "capped").BooleanOK(); capped {
+				return nil, sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("collection %s is capped, and loses its oldest users: name one that is not, or convert it", d.users.Name()))
+			}
+			schema, _ = found[0].Lookup("options", "validator", "$jsonSchema").DocumentOK()
 			return schema, nil
 		}
 	}

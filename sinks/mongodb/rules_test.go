@@ -138,6 +138,22 @@ func TestOpen(t *testing.T) {
 		{name: "an index of the application's", leave: true, prepare: func(t *testing.T, users *mongo.Collection) {
 			index(t, users, "clerkId")
 		}},
+		{name: "an index on those that have a Clerk ID", leave: true, prepare: func(t *testing.T, users *mongo.Collection) {
+			command(t, users, "createIndexes", bson.E{Key: "indexes", Value: bson.A{bson.M{
+				"key": bson.M{"clerkId": 1}, "name": "some", "unique": true, "partialFilterExpression": bson.M{"clerkId": bson.M{"$type": "string"}},
+			}}})
+		}},
+		{name: "an index on some users", want: "leaves documents out", prepare: func(t *testing.T, users *mongo.Collection) {
+			command(t, users, "createIndexes", bson.E{Key: "indexes", Value: bson.A{bson.M{
+				"key": bson.M{"clerkId": 1}, "name": "some", "unique": true, "partialFilterExpression": bson.M{"active": true},
+			}}})
+		}},
+		{name: "an index that is not unique", want: "index of collection clerk_users on clerkId is not unique", prepare: func(t *testing.T, users *mongo.Collection) {
+			command(t, users, "createIndexes", bson.E{Key: "indexes", Value: bson.A{bson.M{"key": bson.M{"clerkId": 1}, "name": "clerkId_1"}}})
+		}},
+		{name: "a capped collection", want: "clerk_users is capped", prepare: func(t *testing.T, users *mongo.Collection) {
+			command(t, users, "create", bson.E{Key: "capped", Value: true}, bson.E{Key: "size", Value: 1 << 20})
+		}},
 		{name: "users without a Clerk ID", prepare: func(t *testing.T, users *mongo.Collection) {
 			insert(t, users, bson.M{"n": 1}, bson.M{"n": 2})
 		}},
@@ -168,6 +184,14 @@ func TestOpen(t *testing.T) {
 				t.Errorf("Open: got %v, want a word about %q", err, test.want)
 			}
 		})
+	}
+}
+
+// command runs a command on a collection.
+func command(t *testing.T, c *mongo.Collection, name string, settings ...bson.E) {
+	t.Helper()
+	if err := c.Database().RunCommand(t.Context(), append(bson.D{{Key: name, Value: c.Name()}}, settings...)).Err(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -220,6 +220,11 @@ type index struct {
 // on reports whether the index is on one path and which.
 func (i index) on(path string) bool { return len(i.Key) == 1 && i.Key[0].Key == path }
 
+// ofAll reports whether the index keeps every value at path unique.
+func (i index) ofAll(path string) bool {
+	return i.Unique && i.on(path) && (len(i.Partial) == 0 || len(i.Partial) == 1 && i.Partial[0].Key == path)
+}
+
 func (d *database) indexes(ctx context.Context) ([]index, error) {
 	found, err := d.users.Indexes().List(ctx)
 	var command mongo.CommandError
