@@ -176,7 +176,7 @@ func TestOperate_DeadLetters(t *testing.T) {
 	}
 	place := strings.Fields(strings.Split(list, "\n")[1])[0]
 	shown := o.command(0, "dlq", "show", "sqlite", place)
-	if o.want(shown, "invalid_record", "message     write a record: SQLite result code 1811", o.topics.Users()+"/"); strings.Contains(shown, "Poison") || strings.Contains(shown, "example.com") {
+	if o.want(shown, "invalid_record", "refused by a trigger of clerk_users (refuse_INSERT, refuse_UPDATE): SQLite result code 1811", o.topics.Users()+"/"); strings.Contains(shown, "Poison") || strings.Contains(shown, "example.com") {
 		t.Errorf("dlq show prints personal data that nobody asked for:\n%s", shown)
 	}
 	o.want(o.command(0, "dlq", "show", "sqlite", place, "--personal-data"), "Poison", "keep it out of tickets")
