@@ -141,13 +141,14 @@ func (d *database) checkTypes() (problems []string) {
 	return problems
 }
 
-// checkAnonymous returns which columns are too short for what is left of an
-// erased user.
+// checkAnonymous returns which columns, an enum for one, are too short for what
+// is left of an erased user.
 func (d *database) checkAnonymous() error {
 	var problems []string
 	for _, given := range d.plan.Columns {
 		if c, _ := d.users.column(given.Name); !c.holds(d.neutral(given, sampleID, time.Time{})) {
-			problems = append(problems, fmt.Sprintf("column %s of table %s is %s, too short for what is left of an erased user: make it VARCHAR(255)", c.name, d.plan.Table, c.described()))
+			problems = append(problems, fmt.Sprintf("column %s of table %s is %s, too short for what is left of an erased user: make it VARCHAR(255), or give it a last alternative, as %s = %s ?? '...'",
+				c.name, d.plan.Table, c.described(), c.name, given.Expression))
 		}
 	}
 	if len(problems) > 0 {

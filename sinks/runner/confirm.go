@@ -30,7 +30,7 @@ type question struct {
 	err   error
 }
 
-var errStillThere = errors.New("read back: something of the user is still there")
+var errStillThere = errors.New("read back: something of the user is still there: does a trigger keep it, or another program write it?")
 
 // confirmDue reads back the erasures of b.checks. What is not gone is erased
 // again in this batch.
