@@ -26,7 +26,11 @@ func classify(operation string, records int, err error) error {
 	}
 	var refused *mysql.MySQLError
 	if errors.As(err, &refused) {
-		return byNumber(refused, records, fmt.Errorf("%s: error %d, SQLSTATE %s", operation, refused.Number, refused.SQLState))
+		cause := fmt.Errorf("%s: error %d, SQLSTATE %s", operation, refused.Number, refused.SQLState)
+		if word := words[refused.Number]; word != "" {
+			cause = fmt.Errorf("%w: %s", cause, word)
+		}
+		return byNumber(refused, records, cause)
 	}
 	for _, setting := range []error{
 		mysql.ErrNoTLS, mysql.ErrUnknownPlugin, mysql.ErrCleartextPassword, mysql.ErrNativePassword, mysql.ErrOldPassword, mysql.ErrOldProtocol,
@@ -91,14 +95,27 @@ func (d *database) operation(ctx context.Context, records int, err error) string
 	return text
 }
 
+// What words say more than once.
+const (
+	password = "the user or its password is not as the server has it: see DSN"
+	referred = "a foreign key keeps a user to whom rows of another table refer: take these away, or set DELETION to auto, anonymize or soft"
+)
+
+// words say of some numbers what they come from, and what to do.
+var words = map[uint16]string{
+	1044: "the user has no right to this database: see DSN, and grant it",
+	1045: password,
+	1049: "there is no such database: see DSN",
+	1217: referred,
+	1451: referred,
+	1698: password,
+}
+
 // byNumber knows the numbers of both servers:
 // https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html,
 // https://mariadb.com/docs/server/reference/error-codes/mariadb-error-code-reference.
 // Up to 1799 they are the same, above each has its own.
 func byNumber(refused *mysql.MySQLError, records int, cause error) error {
-	if refused.Number == 1217 || refused.Number == 1451 {
-		cause = fmt.Errorf("%w: a foreign key keeps a user to whom rows of another table refer: take these away, or set DELETION to auto, anonymize or soft", cause)
-	}
 	switch refused.Number {
 	case 1205, 1213, 1020: // lock wait, deadlock (in a Galera cluster also at the commit), changed since it was read
 		return sinks.RetryAfter(sinks.ReasonConflict, 0, cause)

@@ -134,7 +134,7 @@ func TestOpen_Refused(t *testing.T) {
 	as := func(password string) string {
 		return s.dsn(func(u *url.URL) { u.User = url.UserPassword(user, password) })
 	}
-	expect := func(what, dsn string, class sinks.Class, reason sinks.Reason) {
+	expect := func(what, dsn string, class sinks.Class, reason sinks.Reason, words ...string) {
 		t.Helper()
 		cfg := s.config()
 		cfg.DSN = dsn
@@ -145,9 +145,14 @@ func TestOpen_Refused(t *testing.T) {
 		if err != nil && (strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), user)) {
 			t.Errorf("%s: the error quotes the user or the password", what)
 		}
+		for _, word := range words {
+			if err == nil || !strings.Contains(err.Error(), word) {
+				t.Errorf("%s: got %v, want it to say %q", what, err, word)
+			}
+		}
 	}
-	expect("wrong password", as("s3cretwrong"), sinks.ClassFatal, sinks.ReasonUnauthorized)
-	expect("no such database", s.dsn(func(u *url.URL) { u.Path = "/none_" + s.name }), sinks.ClassFatal, sinks.ReasonMisconfigured)
+	expect("wrong password", as("s3cretwrong"), sinks.ClassFatal, sinks.ReasonUnauthorized, "password is not as the server has it")
+	expect("no such database", s.dsn(func(u *url.URL) { u.Path = "/none_" + s.name }), sinks.ClassFatal, sinks.ReasonMisconfigured, "no such database")
 	expect("nobody listens", "mysql://x:s3cret@127.0.0.1:1/x", sinks.ClassRetry, sinks.ReasonUnavailable)
 	s.each(t, "SHOW VARIABLES WHERE Variable_name = 'have_ssl' AND Value <> 'YES'", func([]any) {
 		expect("no TLS", s.dsn(func(u *url.URL) { u.RawQuery = "tls=true" }), sinks.ClassFatal, sinks.ReasonMisconfigured)
