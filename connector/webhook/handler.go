@@ -177,7 +177,8 @@ func (r *Receiver) take(ctx context.Context, d delivery) outcome {
 		return r.failed(ctx, "pin the instance id", err, pinFailed)
 	}
 	if !ours {
-		r.warnings.Warn("events of another Clerk instance are dropped: its endpoint points here")
+		r.warnings.Warn("events of another Clerk instance are dropped: its endpoint points here, or a wrong CLERK_INSTANCE_ID was pinned, which another TOPIC_PREFIX mends",
+			"pinned", *r.instance.Load())
 		return otherInstance
 	}
 	event, err := r.deps.Policy.Event(env, d.id, d.received)

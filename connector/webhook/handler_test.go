@@ -121,6 +121,19 @@ func TestHandler_Codes(t *testing.T) {
 	}
 }
 
+// TestHandler_NamesThePinnedInstance: who has pinned a wrong one by a slip sees
+// which, since all deliveries are dropped then.
+func TestHandler_NamesThePinnedInstance(t *testing.T) {
+	t.Parallel()
+	const slip = "ins_slip"
+	b := setup(t, func(cfg *Config, _ *Dependencies) { cfg.InstanceID = slip })
+	b.send(signed(t, secretA, "msg_1", userBody("user.created", ""), time.Now()))
+	b.wantCounted(otherInstance, 1)
+	if !strings.Contains(b.logs.String(), slip) || !strings.Contains(b.logs.String(), "CLERK_INSTANCE_ID") {
+		t.Errorf("log: got %s, want the setting and %s", b.logs, slip)
+	}
+}
+
 // broken is a body that cannot be read to its end.
 type broken struct{}
 
