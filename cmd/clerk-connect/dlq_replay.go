@@ -15,7 +15,7 @@ import (
 )
 
 // errStillDead ends a replay of which something was given up again.
-var errStillDead = errors.New("not all of it could be applied: clerk-connect dlq list tells why")
+var errStillDead = errors.New("not all of it could be applied: clerk-connect dlq list names the letters, dlq show tells why")
 
 func newDLQReplay() *cobra.Command {
 	var filter mailFilter

@@ -225,7 +225,7 @@ func printEntry(w io.Writer, e ledger.Entry, now time.Time) error {
 			}
 		}
 		if s.Repeated != nil {
-			fmt.Fprintf(&remarks, "%s: repeated on the word of %s UTC; when it was done first is not kept\n", s.Sink, s.Repeated.Format(minute))
+			fmt.Fprintf(&remarks, "%s: repeated, as asked for on %s UTC; when it was done first is not kept\n", s.Sink, s.Repeated.Format(minute))
 		}
 		if s.KeepsData() {
 			fmt.Fprintf(&remarks, "%s: the user is marked as deleted, and the data is kept\n", s.Sink)

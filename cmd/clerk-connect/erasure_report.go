@@ -64,7 +64,7 @@ same for machines; its shape is described in cmd/internal/ledger/README.md.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&since, "since", "", "begin of the period: a `time`, as 2026-11-01, 2026-11-01T10:00:00Z, or 30d ago")
+	cmd.Flags().StringVar(&since, "since", "", "start of the period: a `time`, as 2026-11-01, 2026-11-01T10:00:00Z, or 30d ago")
 	cmd.Flags().StringVar(&until, "until", "", "end of the period, not part of it: a `time`; now, unless given")
 	cmd.Flags().StringVar(&format, "format", "", "`form`: html or json; without it what the name of --write ends in, else html")
 	cmd.Flags().StringVar(&file, "write", "", "write it into this `file`, which only you can read")
@@ -79,24 +79,33 @@ func reportOf(since, until, format, file string, now time.Time) (filter ledger.F
 	filter.Until, errs[1] = parseMoment("--until", until, now)
 	switch {
 	case since == "":
-		errs[0] = errors.New("--since is missing: give the begin of the period, as --since 2026-11-01 or --since 30d")
+		errs[0] = errors.New("--since is missing: give the start of the period, as --since 2026-11-01 or --since 30d")
 	case until != "" && errs[0] == nil && errs[1] == nil && !filter.Until.After(filter.Since):
 		errs[1] = errors.New("--until is not after --since: give a later time")
 	}
-	if form = format; form == "" {
-		form = "html"
-		if strings.EqualFold(filepath.Ext(file), ".json") {
-			form = "json"
-		}
-	}
-	err = errors.Join(errs[:]...)
-	if form != "html" && form != "json" {
-		err = errors.Join(err, fmt.Errorf("--format is %q: give html or json", format))
-	}
+	form, err = formOf(format, file)
+	err = errors.Join(errs[0], errs[1], err)
 	if err != nil {
 		return filter, form, &usageError{err}
 	}
 	return filter, form, nil
+}
+
+// formOf is the form of a report: what --format says, else what the name of the
+// file does.
+func formOf(format, file string) (string, error) {
+	extension := strings.ToLower(filepath.Ext(file))
+	switch {
+	case format == "html" || format == "json":
+		return format, nil
+	case format != "":
+		return "", fmt.Errorf("--format is %q: give html or json", format)
+	case extension == ".json":
+		return "json", nil
+	case file == "" || extension == ".html" || extension == ".htm":
+		return "html", nil
+	}
+	return "", fmt.Errorf("--write is %q: give a name that ends in .html or .json, or --format too; for a PDF print the page", file)
 }
 
 // copies are the topics of Kafka that hold users.

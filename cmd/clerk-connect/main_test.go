@@ -90,6 +90,7 @@ func TestExitCodes(t *testing.T) {
 		{"report without a period", nil, []string{"erasure", "report"}, exitConfiguration, "--since is missing"},
 		{"report of a period that ends before it begins", nil, []string{"erasure", "report", "--since", "2026-11-02", "--until", "2026-11-01"}, exitConfiguration, "--until is not after --since"},
 		{"report in an unknown form", nil, []string{"erasure", "report", "--since", "30d", "--format", "pdf"}, exitConfiguration, "--format is"},
+		{"report into a file of an unknown form", nil, []string{"erasure", "report", "--since", "30d", "--write", filepath.Join(folder, "november.pdf")}, exitConfiguration, "ends in .html or .json"},
 		{"a time that is none", nil, []string{"erasure", "list", "--since", "yesterday"}, exitConfiguration, "--since is \"yesterday\""},
 		{"an e-mail address for an id", nil, []string{"erasure", "show", "jane@example.com"}, exitConfiguration, "not a Clerk user ID"},
 		{"a user name for an id", nil, []string{"erasure", "request", "jane_doe", "--yes"}, exitConfiguration, "not a Clerk user ID"},

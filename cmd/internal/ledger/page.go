@@ -95,7 +95,7 @@ func (s SinkEntry) Result() string {
 	case schemas.OutcomeDeleted:
 		return "deleted"
 	case schemas.OutcomeAnonymized:
-		return "anonymised"
+		return "anonymized"
 	case schemas.OutcomeSoftDeleted:
 		return "marked as deleted, data kept"
 	case schemas.OutcomeNotPresent:
