@@ -22,7 +22,7 @@ func (e *ensurer) createOne(ctx context.Context, topic Topic) error {
 		}
 		if !e.cfg.Create {
 			if found, err := e.admin.ListTopics(ctx, topic.Name); err != nil || !found.Has(topic.Name) {
-				return errors.Join(err, fmt.Errorf("topic %s is missing and TOPIC_CREATE is false: create it with %d partitions and %v", topic.Name, topic.Partitions, topic.Settings))
+				return errors.Join(err, fmt.Errorf("topic %s is missing and TOPIC_CREATE is false: create it with %s", topic.Name, topic.creation()))
 			}
 			return nil
 		}
@@ -42,6 +42,15 @@ func (e *ensurer) createOne(ctx context.Context, topic Topic) error {
 			"topic", topic.Name, "setting", settings[refused].Name, "wanted", settings[refused].Value, "err", response.ErrMessage)
 		settings = slices.Delete(settings, refused, refused+1)
 	}
+}
+
+// creation is the command of Kafka that creates the topic.
+func (t Topic) creation() string {
+	command := fmt.Sprintf("kafka-topics --create --topic %s --partitions %d", t.Name, t.Partitions)
+	for _, s := range t.Settings {
+		command += " --config " + s.Name + "=" + s.Value
+	}
+	return command
 }
 
 // refusedSetting returns the index of the setting that the broker's message

@@ -190,10 +190,12 @@ func (e *ensurer) create(ctx context.Context, table []Topic) error {
 		if err != nil || len(missing) == 0 {
 			return err
 		}
+		var errs []error
 		for _, topic := range missing {
-			if err := e.createOne(ctx, topic); err != nil {
-				return err
-			}
+			errs = append(errs, e.createOne(ctx, topic))
+		}
+		if err := errors.Join(errs...); err != nil {
+			return err
 		}
 		select {
 		case <-ctx.Done():

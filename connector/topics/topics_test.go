@@ -257,7 +257,11 @@ func TestEnsure_WithoutCreateNamesWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	f.cfg.Create = false
-	f.wantError(t, "test.connect-state is missing", "TOPIC_CREATE")
+	f.wantError(t, "test.connect-state is missing", "TOPIC_CREATE", "kafka-topics --create --topic test.connect-state --partitions 1 --config cleanup.policy=compact --config segment.ms=86400000")
+	if _, err := f.admin.CreateTopic(t.Context(), 1, 1, map[string]*string{"cleanup.policy": new("compact")}, "test.connect-state"); err != nil {
+		t.Fatal(err)
+	}
+	f.wantError(t, "test.user-events is missing", "test.users is missing", "test.dead-letters.crm is missing") // all of it at once
 }
 
 func TestEnsure_ConcurrentFirstStartsAgree(t *testing.T) { onBoth(t, concurrentStartsAgree) }
