@@ -28,6 +28,7 @@ import (
 	"clerkconnect/connector/clerk"
 	"clerkconnect/connector/sequencer"
 	"clerkconnect/connector/snapshot"
+	"clerkconnect/connector/throttle"
 	"clerkconnect/connector/topics"
 	"clerkconnect/connector/webhook"
 	"clerkconnect/schemas"
@@ -164,6 +165,7 @@ func (p *Process) connect(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("client: %w", err)
 	}
+	warnings := throttle.New(p.settings.Logger)
 	for {
 		err := p.client.Ping(ctx)
 		if err == nil {
@@ -175,7 +177,7 @@ func (p *Process) connect(ctx context.Context) (err error) {
 		if errors.Is(err, kerr.SaslAuthenticationFailed) {
 			return fmt.Errorf("connect to Kafka: %w", err)
 		}
-		p.settings.Logger.Warn("Kafka cannot be reached; trying again", "brokers", p.settings.Config.Kafka.Brokers, "err", err)
+		warnings.Warn("Kafka cannot be reached; trying again", "brokers", p.settings.Config.Kafka.Brokers, "err", err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
