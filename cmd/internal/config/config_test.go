@@ -90,6 +90,7 @@ func TestLoad_Problems(t *testing.T) {
 		}, []Role{RoleSequencer}, nil},
 		{"set to nothing is said", map[string]string{"KAFKA_BROKERS": "(empty)"}, nil,
 			[]string{"KAFKA_BROKERS is not set: give the addresses of Kafka brokers, as kafka-1:9092,kafka-2:9092 (KAFKA_BROKERS is set to nothing"}},
+		{"set to nothing and no setting", map[string]string{"SINK_WAREHOUSE_HOSTNAME": "(empty)"}, nil, nil},
 		{"misspelt", map[string]string{"KAFKA_SASL_PASSWRD": canary}, nil,
 			[]string{"KAFKA_SASL_PASSWRD is not a setting: did you mean KAFKA_SASL_PASSWORD?"}},
 		{"misspelt setting of a sink", map[string]string{"SINK_CRM_TABEL": "x"}, nil,

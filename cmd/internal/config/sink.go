@@ -27,7 +27,7 @@ func LoadSink(environ map[string]string, name string) (*Sink, error) {
 		for _, s := range c.Sinks {
 			names = append(names, s.Name)
 		}
-		return nil, Problems(append(found, fmt.Errorf("SINKS has no sink %q: it has %s; name it there with its kind, as SINKS=postgres or SINKS=%s=postgres", name, strings.Join(names, ", "), name)))
+		return nil, Problems(append(found, fmt.Errorf("SINKS has no sink %q: it has %s; give one of these, or name another there, as SINKS=postgres or SINKS=crm=hubspot", name, strings.Join(names, ", "))))
 	}
 	sink := c.Sinks[i]
 	fields := sink.fields()

@@ -37,9 +37,9 @@ func unknown(environ map[string]string, fields []*field) (problems []error) {
 			known = append(known, f.fileName())
 		}
 	}
-	for name := range environ {
+	for name, value := range environ {
 		ours := slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
-		if !ours || slices.Contains(known, name) || slices.Contains(foreign, name) || serviceLink.MatchString(name) {
+		if !ours || value == "" || slices.Contains(known, name) || slices.Contains(foreign, name) || serviceLink.MatchString(name) {
 			continue
 		}
 		advice := "unset it"
