@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -156,5 +157,30 @@ func (d *desk) valueOf(ctx context.Context, name string, m mail) (any, error) {
 	if err := d.Codec.Decode(ctx, letter.Value, into); err != nil {
 		return nil, fmt.Errorf("the value cannot be read, which may be why it is here: %w", err)
 	}
-	return into, nil
+	return avroNames(reflect.ValueOf(into)), nil
+}
+
+// avroNames is a value of package schemas under the names that it has in the
+// topic, which are all that a reader knows.
+func avroNames(v reflect.Value) any {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			return nil
+		}
+		return avroNames(v.Elem())
+	case reflect.Slice:
+		list := make([]any, v.Len())
+		for i := range list {
+			list[i] = avroNames(v.Index(i))
+		}
+		return list
+	case reflect.Struct:
+		record := make(map[string]any, v.NumField())
+		for i := range v.NumField() {
+			record[v.Type().Field(i).Tag.Get("avro")] = avroNames(v.Field(i))
+		}
+		return record
+	}
+	return v.Interface()
 }

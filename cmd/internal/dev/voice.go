@@ -157,13 +157,13 @@ func (v *voice) summarize(s Summary) error {
 	v.Line("  events sequenced    %8s%s", console.Number(total), list(s.Events))
 	v.Line("  deliveries          %8s, of which %s repeated", console.Number(s.Deliveries), console.Number(s.Repeated))
 	if s.LatencyP50 > 0 {
-		v.Line("  webhook to row      %5.0f ms, 99%% within %.0f ms", s.LatencyP50, s.LatencyP99)
+		v.Line("  webhook to row      %5.0f ms or less for half of them, %.0f ms for 99%%", s.LatencyP50, s.LatencyP99)
 	}
 	v.Line("  time                %6.0f s", s.Duration)
 	v.Line("")
 	switch {
 	case s.Converged && s.UsersInClerk != nil:
-		v.Line("Converged: the topic equals Clerk, field by field;\nthe table the topic, version by version.")
+		v.Line("Converged: the topic equals Clerk, field by field;\nthe table equals the topic, version by version.")
 	case s.Converged:
 		v.Line("Converged: the table equals the topic, version by version.")
 	case s.SnapshotUnfinished:
