@@ -60,16 +60,15 @@ func (g *gaps) check(ctx context.Context, partition int32) error {
 	defer client.Close()
 	admin := kadm.NewClient(client)
 	topic := g.cfg.Topics.UserEvents()
-	starts, err := admin.ListStartOffsets(ctx, topic)
+	start, err := logStart(ctx, admin, topic, partition)
 	if err != nil {
-		return fmt.Errorf("list start offsets: %w", err)
+		return err
 	}
 	committed, err := admin.FetchOffsets(ctx, Group(g.cfg.Topics))
 	if err != nil {
 		return fmt.Errorf("fetch offsets: %w", err)
 	}
-	start, _ := starts.Lookup(topic, partition)
-	gap := connector.Gap{Committed: -1, LogStart: start.Offset, FlaggedAt: time.Now().UnixMilli()}
+	gap := connector.Gap{Committed: -1, LogStart: start, FlaggedAt: time.Now().UnixMilli()}
 	if offset, ok := committed.Lookup(topic, partition); ok {
 		gap.Committed = offset.At
 	}
@@ -77,6 +76,23 @@ func (g *gaps) check(ctx context.Context, partition int32) error {
 		return nil
 	}
 	return g.flag(ctx, partition, gap)
+}
+
+// logStart returns the first offset of a partition. A partition whose leader is
+// away has an error of its own, beside which the answer's offset means nothing.
+func logStart(ctx context.Context, admin *kadm.Client, topic string, partition int32) (int64, error) {
+	starts, err := admin.ListStartOffsets(ctx, topic)
+	if err != nil {
+		return 0, fmt.Errorf("list start offsets: %w", err)
+	}
+	start, ok := starts.Lookup(topic, partition)
+	if !ok {
+		return 0, fmt.Errorf("list start offsets: no answer for %s/%d", topic, partition)
+	}
+	if start.Err != nil {
+		return 0, fmt.Errorf("list start offsets: %s/%d: %w", topic, partition, start.Err)
+	}
+	return start.Offset, nil
 }
 
 // flag notes a gap where the snapshot task and other processes find it.

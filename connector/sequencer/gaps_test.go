@@ -3,17 +3,21 @@ package sequencer
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"clerkconnect/connector"
 	"clerkconnect/schemas"
@@ -68,6 +72,70 @@ func TestGaps_AreReadAgain(t *testing.T) {
 		open, known := g.list()
 		return known && slices.Equal(open, []int32{3})
 	})
+}
+
+// TestGaps_NoAnswerIsNoGap: while the broker cannot tell where a partition's log
+// begins, nobody knows whether events were lost, so that the look is repeated.
+func TestGaps_NoAnswerIsNoGap(t *testing.T) {
+	t.Parallel()
+	names := schemas.Topics{Prefix: "clerk"}
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, names.UserEvents(), names.ConnectState()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	opts := []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}
+	loseEvents(t, opts, names)
+	writer := flags{map[string]any{}}
+	g := newGaps(Config{Client: opts, Topics: names, Writer: writer, Logger: slog.New(slog.DiscardHandler)},
+		prometheus.NewGauge(prometheus.GaugeOpts{Name: "gaps"}))
+	var failing atomic.Bool
+	failing.Store(true)
+	cluster.ControlKey(int16(kmsg.ListOffsets), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if !failing.Load() {
+			return nil, nil, false
+		}
+		answer := request.ResponseKind().(*kmsg.ListOffsetsResponse)
+		partition := kmsg.NewListOffsetsResponseTopicPartition()
+		partition.ErrorCode, partition.Offset = kerr.UnknownServerError.Code, -1
+		topic := kmsg.NewListOffsetsResponseTopic()
+		topic.Topic, topic.Partitions = names.UserEvents(), append(topic.Partitions, partition)
+		answer.Topics = append(answer.Topics, topic)
+		return answer, nil, true
+	})
+	if err := g.check(t.Context(), 0); !errors.Is(err, kerr.UnknownServerError) || len(writer.stored) != 0 {
+		t.Errorf("without an answer: got %v, flagged %v; want an error", err, writer.stored)
+	}
+	failing.Store(false)
+	if err := g.check(t.Context(), 0); err != nil || len(writer.stored) != 1 {
+		t.Errorf("with an answer: got %v, flagged %v; want the gap", err, writer.stored)
+	}
+}
+
+// loseEvents has the group commit an offset, and the log begin behind it.
+func loseEvents(t *testing.T, opts []kgo.Opt, names schemas.Topics) {
+	t.Helper()
+	client, err := kgo.NewClient(opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	const committed = 3
+	for range committed + 2 {
+		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: names.UserEvents(), Value: []byte("x")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	admin, done, lost := kadm.NewClient(client), kadm.Offsets{}, kadm.Offsets{}
+	done.AddOffset(names.UserEvents(), 0, committed, -1)
+	lost.AddOffset(names.UserEvents(), 0, committed+1, -1)
+	if err := admin.CommitAllOffsets(t.Context(), Group(names), done); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.DeleteRecords(t.Context(), lost); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // lockedBuffer is a buffer that one goroutine writes and another reads.
