@@ -382,6 +382,7 @@ func TestEvent_Malformed(t *testing.T) {
 		{name: "data is an array", body: envelope("user.updated", `[]`), reason: clerk.ReasonUser},
 		{name: "number as id", body: envelope("user.updated", `{"id":12345}`), reason: clerk.ReasonUser, field: "id", where: "12345"},
 		{name: "slash in id", body: envelope("user.deleted", `{"id":"a/b"}`), reason: clerk.ReasonUser, field: "id", where: `"a/b"`},
+		{name: "id longer than a key of ours", body: envelope("user.deleted", `{"id":"`+strings.Repeat("u", 129)+`"}`), reason: clerk.ReasonUser, field: "id", where: `"uuu`},
 		{name: "tick as id", body: envelope("user.deleted", `{"id":"`+schemas.TickKey+`"}`), reason: clerk.ReasonUser, field: "id", where: `"__`},
 		{name: "no updated_at", body: user(`"first_name":"x"`), reason: clerk.ReasonUser, field: "updated_at", id: "user_1"},
 		{name: "updated_at 0", body: user(`"updated_at":0`), reason: clerk.ReasonUser, field: "updated_at", id: "user_1", where: "0}"},
@@ -392,13 +393,14 @@ func TestEvent_Malformed(t *testing.T) {
 		{name: "text as boolean", body: user(`"updated_at":1,"banned":"true"`), reason: clerk.ReasonUser, field: "banned", id: "user_1", where: `"true"`},
 		{name: "e-mail list of text", body: user(`"updated_at":1,"email_addresses":["a@b"]`), reason: clerk.ReasonUser, field: "email_addresses", id: "user_1", where: `["a@b"]`},
 		{name: "e-mail entry null", body: user(`"updated_at":1,"email_addresses":[null]`), reason: clerk.ReasonUser, field: "email_addresses", id: "user_1", where: `[null]`},
+		{name: "passkey null", body: user(`"updated_at":1,"passkeys":[null]`), reason: clerk.ReasonUser, field: "passkeys", id: "user_1", where: `[null]`},
 		{name: "e-mail entry without address", body: user(`"updated_at":1,"email_addresses":[{"id":"x"}]`), reason: clerk.ReasonUser, field: "email_addresses", id: "user_1", where: `[{"id":"x"}]`},
 		{name: "verification of another type", body: user(`"updated_at":1,"email_addresses":[{"email_address":"a@b","verification":1}]`), reason: clerk.ReasonUser, field: "email_addresses", id: "user_1", where: `[{`},
 		{name: "too many entries", body: user(`"updated_at":1,"email_addresses":[` + strings.Repeat(`{"email_address":""},`, 10_000) + `{"email_address":""}]`), reason: clerk.ReasonUser, field: "email_addresses", id: "user_1", where: `[{`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			_, err := eventOf(newPolicy(t), test.body)
+			_, err := eventOf(newPolicy(t, "passkeys"), test.body)
 			var malformed *clerk.MalformedError
 			if !errors.As(err, &malformed) {
 				t.Fatalf("got error %v, want a *MalformedError", err)

@@ -19,6 +19,11 @@ const (
 	// discardBytes of a larger body are read for a client that sends all of it
 	// before it reads the answer.
 	discardBytes = 4 << 20
+	// smallBodyBytes of a body may arrive without a signature having been seen;
+	// what goes on behind them needs one of largeBodies places, each of which
+	// costs about 2 MiB.
+	smallBodyBytes = 64 << 10
+	largeBodies    = 32
 	// svixTimeout is how long Svix waits for an answer.
 	// https://docs.svix.com/retries
 	svixTimeout = 15 * time.Second

@@ -64,13 +64,8 @@ func (r *Receiver) handle(w http.ResponseWriter, req *http.Request, start time.T
 	case r.draining.Load():
 		return shuttingDown
 	}
-	body, end := readBody(w, req)
-	if body == nil {
-		return end
-	}
-	id, end := r.verifier.verify(body, req.Header)
+	body, id, end := r.authenticate(w, req)
 	if end != verified {
-		r.warnings.Warn("deliveries fail verification: " + end.reason)
 		return end
 	}
 	if r.repeats.seen(id) {
@@ -108,20 +103,39 @@ func (r *Receiver) handle(w http.ResponseWriter, req *http.Request, start time.T
 	return end
 }
 
-// readBody returns the whole body; nil with the outcome if that cannot be.
-func readBody(w http.ResponseWriter, req *http.Request) ([]byte, outcome) {
+// authenticate returns the body and the delivery's id if one of our secrets
+// signed them; else why not.
+func (r *Receiver) authenticate(w http.ResponseWriter, req *http.Request) (body []byte, id string, end outcome) {
 	if req.ContentLength > maxBodyBytes {
 		discard(req)
-		return nil, bodyTooLarge
+		return nil, "", bodyTooLarge
 	}
+	arriving := &unverified{Reader: http.MaxBytesReader(w, req.Body, maxBodyBytes), small: smallBodyBytes, places: r.large}
+	defer arriving.release()
+	if body, end = readBody(req, arriving); end != verified {
+		if end == tooMany {
+			r.warnings.Warn("large deliveries are refused: too many are arriving already")
+		}
+		return nil, "", end
+	}
+	if id, end = r.verifier.verify(body, req.Header); end != verified {
+		r.warnings.Warn("deliveries fail verification: " + end.reason)
+	}
+	return body, id, end
+}
+
+// readBody reads the whole body of req, which is arriving.
+func readBody(req *http.Request, arriving io.Reader) ([]byte, outcome) {
 	var body bytes.Buffer
-	body.Grow(int(min(max(req.ContentLength, 0), 64<<10)) + bytes.MinRead)
-	if _, err := body.ReadFrom(http.MaxBytesReader(w, req.Body, maxBodyBytes)); err != nil {
+	body.Grow(int(min(max(req.ContentLength, 0), smallBodyBytes)) + bytes.MinRead)
+	if _, err := body.ReadFrom(arriving); err != nil {
 		var tooLarge *http.MaxBytesError
 		switch {
 		case errors.As(err, &tooLarge):
 			discard(req)
 			return nil, bodyTooLarge
+		case errors.Is(err, errNoPlace):
+			return nil, tooMany
 		case errors.Is(err, os.ErrDeadlineExceeded): // first, since it cancels the context too
 			return nil, bodyUnread
 		case req.Context().Err() != nil, errors.Is(err, io.ErrUnexpectedEOF):

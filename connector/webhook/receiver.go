@@ -64,6 +64,7 @@ type Receiver struct {
 	warnings *throttle.Logger
 
 	slots    chan struct{}          // one for each verified request that is worked on
+	large    chan struct{}          // one for each large body that is not verified yet
 	pinning  chan struct{}          // held while the instance id is being pinned
 	instance atomic.Pointer[string] // the pinned one; nil: not known yet
 	draining atomic.Bool
@@ -104,6 +105,7 @@ func New(cfg Config, deps Dependencies) (*Receiver, error) {
 		metrics:  newMetrics(deps.Registerer),
 		warnings: throttle.New(deps.Logger),
 		slots:    make(chan struct{}, cfg.MaxWaiting),
+		large:    make(chan struct{}, largeBodies),
 		pinning:  make(chan struct{}, 1),
 	}
 	if cfg.InstanceID != "" {

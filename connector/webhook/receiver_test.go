@@ -272,6 +272,7 @@ func TestConfig_Validate(t *testing.T) {
 		{"timeout of Svix's", func(c *Config) { c.Timeout = 15 * time.Second }, "WEBHOOK_TIMEOUT"},
 		{"nobody may wait", func(c *Config) { c.MaxWaiting = 0 }, "WEBHOOK_MAX_WAITING"},
 		{"network", func(c *Config) { c.AllowedCIDRs = []string{"10.0.0.0/33"} }, "WEBHOOK_ALLOWED_CIDRS"},
+		{"network that no address is in", func(c *Config) { c.AllowedCIDRs = []string{"::ffff:192.0.2.0/120"} }, "WEBHOOK_ALLOWED_CIDRS"},
 		{"proxy", func(c *Config) { c.TrustedProxies = []string{"proxy"} }, "WEBHOOK_TRUSTED_PROXIES"},
 		{"certificate without key", func(c *Config) { c.TLSCertFile = "x" }, "WEBHOOK_TLS_KEY_FILE"},
 		{"certificate is not there", func(c *Config) { c.TLSCertFile, c.TLSKeyFile = "missing", "missing" }, "WEBHOOK_TLS_CERT_FILE"},
