@@ -61,6 +61,9 @@ func TestTooLarge(t *testing.T) {
 			if reason := schemas.Header(letter.Headers, "dlq-reason"); reason != "too_large" {
 				t.Errorf("reason: got %q, want too_large", reason)
 			}
+			if id := schemas.Header(letter.Headers, "dlq-clerk-id"); id != large {
+				t.Errorf("user: got %q, want %q, so that he can be read again", id, large)
+			}
 		}
 	})
 }

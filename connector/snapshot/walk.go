@@ -177,18 +177,17 @@ func (o *owner) record(raw []byte, at clerk.ReadAt, letter string) (connector.So
 		}}, rowClockAhead
 	}
 	if malformed := new(clerk.MalformedError); errors.As(err, &malformed) {
-		given := deadLetter(raw, letter, clerk.ReasonUser, malformed.Offset, at.ReceivedAt)
-		given.DeadLetter.ClerkID = malformed.ClerkID
-		return given, rowMalformed
+		return deadLetter(raw, letter, malformed.ClerkID, clerk.ReasonUser, malformed.Offset, at.ReceivedAt), rowMalformed
 	}
-	return deadLetter(raw, letter, "missing_id", -1, at.ReceivedAt), rowMalformed
+	return deadLetter(raw, letter, "", "missing_id", -1, at.ReceivedAt), rowMalformed
 }
 
-// deadLetter says what may be said of a user object that is given up.
-func deadLetter(raw []byte, letter, reason string, offset int64, receivedAt time.Time) connector.SourceRecord {
+// deadLetter says what may be said of a user object that is given up. clerkID is
+// "" if not known.
+func deadLetter(raw []byte, letter, clerkID, reason string, offset int64, receivedAt time.Time) connector.SourceRecord {
 	sum := sha256.Sum256(raw)
 	return connector.SourceRecord{DeadLetter: &connector.DeadLetter{
-		EventID: letter, Reason: reason, Bytes: len(raw), SHA256: hex.EncodeToString(sum[:]), Offset: offset, ReceivedAt: receivedAt.UnixMilli(),
+		EventID: letter, ClerkID: clerkID, Reason: reason, Bytes: len(raw), SHA256: hex.EncodeToString(sum[:]), Offset: offset, ReceivedAt: receivedAt.UnixMilli(),
 	}}
 }
 
@@ -212,11 +211,11 @@ func (o *owner) write(ctx context.Context, rows []row, records []connector.Sourc
 // is too large, and returns which it was.
 func (o *owner) writeOne(ctx context.Context, raw []byte, record connector.SourceRecord, letter string) (connector.SourceRecord, error) {
 	err := o.t.deps.Writer.Write(ctx, record)
-	if !errors.Is(err, kerr.MessageTooLarge) {
+	if !errors.Is(err, kerr.MessageTooLarge) || record.Event == nil {
 		return record, err
 	}
 	o.t.log.Error("user is larger than the broker takes; dead-lettered", "event_id", letter, "bytes", len(raw))
-	record = deadLetter(raw, letter, "too_large", -1, o.t.deps.Now())
+	record = deadLetter(raw, letter, record.Event.ClerkID, "too_large", -1, o.t.deps.Now())
 	return record, o.t.deps.Writer.Write(ctx, record)
 }
 

@@ -17,7 +17,8 @@
 //	408  the body did not arrive
 //	413  the body is over 1 MiB
 //	500  a defect of ours, logged without what caused it
-//	503  no acknowledgement in time, too many requests waiting, shutting down
+//	503  no acknowledgement in time, too many requests waiting, too many large
+//	     bodies arriving, shutting down
 //
 // Answers have no body. Nothing of a request's body reaches a log or a metric.
 package webhook

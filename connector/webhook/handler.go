@@ -201,7 +201,7 @@ func (r *Receiver) take(ctx context.Context, d delivery) outcome {
 	}
 	err = r.deps.Writer.Write(ctx, connector.SourceRecord{Event: event})
 	if errors.Is(err, kerr.MessageTooLarge) {
-		return r.deadLetter(ctx, d, env, recordTooLarge, -1)
+		return r.deadLetter(ctx, d, env, recordTooLarge, -1, event.ClerkID) // a re-read would be as large
 	}
 	if err != nil {
 		return r.failed(ctx, "write an event", err, writeFailed)
@@ -245,30 +245,31 @@ func (r *Receiver) refuse(ctx context.Context, d delivery, env clerk.Envelope, e
 	switch {
 	case errors.As(err, &malformed):
 		reread := &connector.Reread{ClerkID: malformed.ClerkID, Reason: "unreadable", RequestedAt: now}
-		return r.deadLetter(ctx, d, env, outcome{http.StatusOK, malformed.Reason}, malformed.Offset, reread)
+		return r.deadLetter(ctx, d, env, outcome{http.StatusOK, malformed.Reason}, malformed.Offset, malformed.ClerkID, reread)
 	case errors.As(err, &ahead):
 		// Read again as soon as that time can be believed, and every now and
 		// then until it can, since Clerk may mend it.
 		ripe := ahead.UpdatedAt - clerk.MaxAhead.Milliseconds()
 		reread := &connector.Reread{ClerkID: ahead.ClerkID, Reason: "clock_ahead", RequestedAt: now,
 			NotBefore: min(ripe, now+clerk.MaxAhead.Milliseconds())}
-		return r.deadLetter(ctx, d, env, tooFarAhead, -1, reread)
+		return r.deadLetter(ctx, d, env, tooFarAhead, -1, ahead.ClerkID, reread)
 	case errors.Is(err, clerk.ErrMissingID) && env.Type == clerk.TypeUserDeleted:
 		r.deps.Logger.Warn("a deletion names no user; reconciliation has to find it", "event_id", d.id)
 		return deletionWithoutID
 	case errors.Is(err, clerk.ErrMissingID):
-		return r.deadLetter(ctx, d, env, missingID, -1)
+		return r.deadLetter(ctx, d, env, missingID, -1, "")
 	}
 	return typeNotTaken
 }
 
 // deadLetter writes what may be said of a delivery that is given up, and the
-// wish to read its user again if somebody can. Without an acknowledgement Svix
+// wish to read its user again if somebody can. clerkID is "" if not known. Without an acknowledgement Svix
 // is to deliver again, as with events.
-func (r *Receiver) deadLetter(ctx context.Context, d delivery, env clerk.Envelope, end outcome, offset int64, rereads ...*connector.Reread) outcome {
+func (r *Receiver) deadLetter(ctx context.Context, d delivery, env clerk.Envelope, end outcome, offset int64, clerkID string, rereads ...*connector.Reread) outcome {
 	sum := sha256.Sum256(d.body)
 	records := []connector.SourceRecord{{DeadLetter: &connector.DeadLetter{
 		EventID:    d.id,
+		ClerkID:    clerkID,
 		EventType:  env.Type, // empty or one that is taken
 		Reason:     end.reason,
 		Bytes:      len(d.body),
@@ -277,8 +278,7 @@ func (r *Receiver) deadLetter(ctx context.Context, d delivery, env clerk.Envelop
 		ReceivedAt: d.received.UnixMilli(),
 	}}}
 	for _, reread := range rereads {
-		records[0].DeadLetter.ClerkID = reread.ClerkID
-		if r.deps.HasKey && reread.ClerkID != "" {
+		if r.deps.HasKey && clerkID != "" {
 			records = append(records, connector.SourceRecord{Reread: reread})
 		}
 	}

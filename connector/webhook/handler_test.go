@@ -449,7 +449,7 @@ func TestHandler_RecordTooLarge(t *testing.T) {
 		t.Errorf("got %d, want 200", code)
 	}
 	b.wantCounted(recordTooLarge, 1)
-	if records := b.broker.taken(); len(records) != 1 || records[0].DeadLetter.Reason != "too_large" {
+	if records := b.broker.taken(); len(records) != 1 || records[0].DeadLetter.Reason != "too_large" || records[0].DeadLetter.ClerkID != "user_1" {
 		t.Errorf("records: got %+v", records)
 	}
 }
