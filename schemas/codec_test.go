@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/hamba/avro/v2"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sr"
 	"github.com/twmb/franz-go/pkg/sr/srfake"
 	"pgregory.net/rapid"
@@ -343,6 +344,28 @@ func TestChangeHeaders_RoundTrip(t *testing.T) {
 	if _, err := ParseChangeHeaders(nil); err == nil {
 		t.Error("headers without a version were taken")
 	}
+}
+
+// FuzzParseChangeHeaders: foreign headers are refused, or mean the same when
+// they are written again.
+func FuzzParseChangeHeaders(f *testing.F) {
+	f.Add("7", "1", "UPDATE", "1700000000000")
+	f.Add("-7", "2147483648", "DELETE", "")
+	f.Add("9223372036854775808", "", "\x00", "soon")
+	f.Add("+07", "0x1", "", "-1")
+	f.Fuzz(func(t *testing.T, version, epoch, operation, occurred string) {
+		var foreign []kgo.RecordHeader
+		for _, h := range [][2]string{{HeaderVersion, version}, {HeaderEpoch, epoch}, {HeaderOperation, operation}, {HeaderOccurredAt, occurred}, {HeaderVersion, "1"}} {
+			foreign = append(foreign, kgo.RecordHeader{Key: h[0], Value: []byte(h[1])})
+		}
+		got, err := ParseChangeHeaders(foreign)
+		if err != nil {
+			return
+		}
+		if again, err := ParseChangeHeaders(got.Headers()); err != nil || again != got {
+			t.Fatalf("got %+v, then %+v, %v", got, again, err)
+		}
+	})
 }
 
 func TestVersion_Compare(t *testing.T) {
