@@ -112,6 +112,35 @@ func FuzzEvent(f *testing.F) {
 	})
 }
 
+// FuzzNewPolicy: lists of fields are refused by the name of their variable, or
+// keep what is always kept and leave out all that they exclude.
+func FuzzNewPolicy(f *testing.F) {
+	f.Add("phone_numbers, client_ip", "image_url")
+	f.Add("", "id")
+	f.Add("Email_Addresses,\x00", ",, ,")
+	f.Add("scim", "scim")
+	f.Fuzz(func(t *testing.T, include, exclude string) {
+		excluded := strings.Split(exclude, ",")
+		p, err := clerk.NewPolicy(clerk.PolicyConfig{Include: strings.Split(include, ","), Exclude: excluded})
+		if err != nil {
+			if !strings.Contains(err.Error(), "POLICY_") {
+				t.Fatalf("the error names no variable: %v", err)
+			}
+			return
+		}
+		for _, name := range []string{"id", "created_at", "updated_at"} {
+			if !slices.Contains(p.Fields(), name) {
+				t.Fatalf("%s is left out", name)
+			}
+		}
+		for _, name := range p.Fields() {
+			if slices.ContainsFunc(excluded, func(s string) bool { return strings.TrimSpace(s) == name }) || !slices.Contains(clerk.FieldNames(), name) {
+				t.Fatalf("%s is kept", name)
+			}
+		}
+	})
+}
+
 // normal leaves out what a second rendering of the body may write otherwise.
 func normal(event *schemas.UserEvent) *schemas.UserEvent {
 	n := *event

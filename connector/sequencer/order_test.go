@@ -188,6 +188,29 @@ func (f flags) StoreState(_ context.Context, key string, value any) error {
 
 func (flags) Tick(context.Context, string, int32) error { return nil }
 
+// TestForget: nothing of a partition that was lost, or of a transaction that was
+// not committed, is left.
+func TestForget(t *testing.T) {
+	t.Parallel()
+	h := newHarness()
+	h.say("user_1", schemas.EventUpsert, schemas.OriginWebhook, truth{updatedAt: 5, content: 1}, 5, nil)
+	h.say("user_2", schemas.EventUpsert, schemas.OriginWebhook, truth{updatedAt: 5, content: 1}, 5, nil)
+	process := func(i int) {
+		t.Helper()
+		h.arrive(h.events[i])
+		if _, err := h.seq.Process(t.Context(), h.input[len(h.input)-1:]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	process(0)
+	h.seq.Committed()
+	process(1)
+	h.seq.Forget(0)
+	if known := h.seq.Status().Known; known != 0 || len(h.seq.overlay) != 0 || len(h.seq.pending) != 0 {
+		t.Errorf("got %d known users, %d in the overlay, %d uncounted events; want none", known, len(h.seq.overlay), len(h.seq.pending))
+	}
+}
+
 // TestNoticeLoss: events that retention took while the partition was owned are
 // flagged; repetitions after a rollback are not a loss.
 func TestNoticeLoss(t *testing.T) {
@@ -216,5 +239,11 @@ func TestNoticeLoss(t *testing.T) {
 	}
 	if open := h.seq.Status().Gaps; len(open) != 1 {
 		t.Errorf("open gaps: %v", open)
+	}
+	clear(writer.stored)
+	h.seq.Forget(0)
+	process(40) // another process has done what lies between
+	if len(writer.stored) != 0 {
+		t.Errorf("flagged %v after the partition was away", writer.stored)
 	}
 }

@@ -298,3 +298,23 @@ func FuzzPrefixes(f *testing.F) {
 		}
 	})
 }
+
+// FuzzSigningSecrets: what is taken for a secret can sign, with a key that is
+// too long to guess, and what is refused is not quoted.
+func FuzzSigningSecrets(f *testing.F) {
+	for _, seed := range []string{secretA, "whsec_", "", "whsec_CANARYAA", "sk_test_CANARY", "whsec_CANARYCANARYCANARYCANARY\n", "whsec_====", "whsec_whsec_" + secretA} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, secret string) {
+		fault := secretFault(secret)
+		if fault != "" {
+			if strings.Contains(fault, "CANARY") {
+				t.Fatalf("quoted: %s", fault)
+			}
+			return
+		}
+		if _, err := newVerifier([]string{secret}); err != nil || len(secret) < len(secretPrefix)+minSecretBytes {
+			t.Fatalf("%q is taken for a secret: %v", secret, err)
+		}
+	})
+}
