@@ -17,7 +17,7 @@ import (
 //
 // The runner owns fetching, decoding, batching, folding, retries, rate limits,
 // dead letters, offsets, metrics and shutdown, so a Sink must not retry,
-// sleep, batch, start goroutines that outlive a call, or log and swallow an
+// sleep (but by [Pacer]), batch, start goroutines that outlive a call, or log and swallow an
 // error.
 //
 // Delivery is at least once: any batch may be applied again, in whole or in
@@ -94,7 +94,8 @@ type Paced interface {
 }
 
 // Pacer spaces requests out, by Capabilities.Limit or what a person has set
-// instead, and by what the destination says. Safe for concurrent use.
+// instead, and by what the destination says. Time that is spent in it does not
+// count against APPLY_TIMEOUT. Safe for concurrent use.
 type Pacer interface {
 	// Wait returns when one more request may be made, or why ctx ended before.
 	Wait(ctx context.Context) error
@@ -102,6 +103,10 @@ type Pacer interface {
 	// remain until it is reset, which is that long from now. A destination that
 	// says less than that says nothing.
 	Heed(remaining int, reset time.Duration)
+	// Sleep returns when d has passed, or why ctx ended before: for a destination
+	// that takes a request in at once and carries it out later, until it is asked
+	// what became of it. It is the only sleep of a sink.
+	Sleep(ctx context.Context, d time.Duration) error
 }
 
 // Record is one change of one user, or the demand to erase one, or, for a sink

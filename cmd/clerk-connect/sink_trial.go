@@ -43,10 +43,11 @@ than hard his emptied row.`,
 			if err != nil {
 				return fmt.Errorf("sink %s: %w", args[0], err)
 			}
+			t := &trial{name: args[0], sink: sink, out: cmd.OutOrStdout(), timeout: entry.Runner.ApplyTimeout}
 			if paced, ok := sink.(sinks.Paced); ok {
 				paced.Pace(calm{})
+				t.timeout += asleep
 			}
-			t := &trial{name: args[0], sink: sink, out: cmd.OutOrStdout(), timeout: entry.Runner.ApplyTimeout}
 			return t.run(cmd.Context())
 		},
 	}
@@ -57,16 +58,22 @@ type calm struct{}
 
 const calmWait = 200 * time.Millisecond
 
-func (calm) Wait(ctx context.Context) error {
+func (c calm) Wait(ctx context.Context) error { return c.Sleep(ctx, calmWait) }
+
+func (calm) Heed(int, time.Duration) {}
+
+func (calm) Sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-time.After(calmWait):
+	case <-time.After(d):
 		return nil
 	}
 }
 
-func (calm) Heed(int, time.Duration) {}
+// asleep is how long a call may take beyond APPLY_TIMEOUT, in which a sink's
+// sleep does not count.
+const asleep = 5 * time.Minute
 
 // trial is one made-up user on his way.
 type trial struct {

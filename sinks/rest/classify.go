@@ -49,7 +49,7 @@ func (e *StatusError) Error() string {
 // unless it is a success or was accepted.
 func (c *Client) judge(r Request, a Answer) error {
 	now := c.cfg.Clock()
-	if remaining, reset, ok := c.cfg.Quota(a.Header, now); ok && c.pacer != nil {
+	if remaining, reset, ok := c.cfg.Quota(a.Header, now); ok {
 		c.pacer.Heed(remaining, reset)
 	}
 	success := a.Status >= 200 && a.Status < 300

@@ -61,7 +61,7 @@ const (
 type Client struct {
 	cfg    Config
 	http   *http.Client
-	pacer  sinks.Pacer // nil: none
+	pacer  sinks.Pacer
 	closed atomic.Bool
 }
 
@@ -87,7 +87,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = maxIdle
-	return &Client{cfg: cfg, http: &http.Client{
+	return &Client{cfg: cfg, pacer: unpaced{}, http: &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
@@ -105,6 +105,34 @@ func CheckBaseURL(text string) error {
 // Pace has every request go through p. Call it before the first request; it is
 // what a sink's own Pace calls.
 func (c *Client) Pace(p sinks.Pacer) { c.pacer = p }
+
+// Sleep waits for d, for a tool that is to be asked later what became of a
+// request. An error is classified.
+func (c *Client) Sleep(ctx context.Context, d time.Duration) error {
+	if err := c.pacer.Sleep(ctx, d); err != nil {
+		return sinks.RetryAfter(sinks.ReasonUnavailable, 0, fmt.Errorf("wait for the tool: %w", err))
+	}
+	return nil
+}
+
+// unpaced is the pace of a client that was given none.
+type unpaced struct{}
+
+// Wait implements [sinks.Pacer].
+func (unpaced) Wait(context.Context) error { return nil }
+
+// Heed implements [sinks.Pacer].
+func (unpaced) Heed(int, time.Duration) {}
+
+// Sleep implements [sinks.Pacer].
+func (unpaced) Sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
+}
 
 // Open lets requests be made, after a Close too.
 func (c *Client) Open() { c.closed.Store(false) }
@@ -186,10 +214,8 @@ func (c *Client) Do(ctx context.Context, r Request) (Answer, error) {
 	if c.closed.Load() {
 		return Answer{}, fmt.Errorf("%s: %w", r.Name, errClosed)
 	}
-	if c.pacer != nil {
-		if err := c.pacer.Wait(ctx); err != nil {
-			return Answer{}, sinks.RetryAfter(sinks.ReasonUnavailable, 0, fmt.Errorf("%s: wait for the rate limit: %w", r.Name, err))
-		}
+	if err := c.pacer.Wait(ctx); err != nil {
+		return Answer{}, sinks.RetryAfter(sinks.ReasonUnavailable, 0, fmt.Errorf("%s: wait for the rate limit: %w", r.Name, err))
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, errTimeout)
 	defer cancel()

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -334,6 +335,7 @@ type pacer struct {
 	shut      error
 	remaining int
 	reset     time.Duration
+	slept     time.Duration
 }
 
 func (p *pacer) Wait(context.Context) error {
@@ -342,6 +344,11 @@ func (p *pacer) Wait(context.Context) error {
 }
 
 func (p *pacer) Heed(remaining int, reset time.Duration) { p.remaining, p.reset = remaining, reset }
+
+func (p *pacer) Sleep(_ context.Context, d time.Duration) error {
+	p.slept += d
+	return p.shut
+}
 
 func TestDo_GoesThroughThePacer(t *testing.T) {
 	t.Parallel()
@@ -365,6 +372,28 @@ func TestDo_GoesThroughThePacer(t *testing.T) {
 	if _, err := c.Do(t.Context(), request()); sinks.Classify(err).Class != sinks.ClassRetry || requests != 3 {
 		t.Errorf("with a pacer that gives up: got %v and %d requests, want an error that is retried and no further request", err, requests)
 	}
+	if err := c.Sleep(t.Context(), time.Hour); sinks.Classify(err).Class != sinks.ClassRetry || p.slept != time.Hour {
+		t.Errorf("a sleep that ends early: got %v of %s, want an error that is retried, of the pacer's", err, p.slept)
+	}
+}
+
+func TestSleep_WithoutPacer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, err := rest.New(rest.Config{BaseURL: "https://api.example.com"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		started := time.Now()
+		if err := c.Sleep(t.Context(), time.Hour); err != nil || time.Since(started) != time.Hour {
+			t.Errorf("got %v after %s, want an hour", err, time.Since(started))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := c.Sleep(ctx, time.Hour); sinks.Classify(err).Class != sinks.ClassRetry || sinks.Classify(err).Reason != sinks.ReasonUnavailable {
+			t.Errorf("with a context that has ended: got %v", err)
+		}
+	})
 }
 
 func TestDo_ReusesConnections(t *testing.T) {

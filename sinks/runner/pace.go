@@ -31,6 +31,10 @@ type pacer struct {
 	left  int         // requests that the destination lets through
 	until time.Time   // before this; later its word says nothing
 	alive func() bool // whether the group has heard of us lately; nil: there is no group
+
+	sleepers int           // calls that sleep now
+	since    time.Time     // when the first of them fell asleep
+	asleep   time.Duration // before that, in which any call slept
 }
 
 func newPacer(limit sinks.Limit) *pacer {
@@ -125,6 +129,44 @@ func (p *pacer) Heed(remaining int, reset time.Duration) {
 	case remaining == 0 && until.After(p.until):
 		p.until = until
 	}
+}
+
+// Sleep implements [sinks.Pacer].
+func (p *pacer) Sleep(ctx context.Context, d time.Duration) error {
+	defer stopClock(ctx)()
+	p.fallAsleep()
+	defer p.wake()
+	return sleep(ctx, d)
+}
+
+func (p *pacer) fallAsleep() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sleepers++; p.sleepers == 1 {
+		p.since = time.Now()
+	}
+}
+
+func (p *pacer) wake() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sleepers--; p.sleepers == 0 {
+		p.asleep += time.Since(p.since)
+	}
+}
+
+// slept is for how long at least one call has slept since the start. A nil pacer
+// lets nobody sleep.
+func (p *pacer) slept() time.Duration {
+	if p == nil {
+		return 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sleepers > 0 {
+		return p.asleep + time.Since(p.since)
+	}
+	return p.asleep
 }
 
 // forget drops what the destination has said: it may have said an hour, and a

@@ -316,6 +316,59 @@ func TestBatchSize_FitsTheWork(t *testing.T) {
 	}
 }
 
+// What calls sleep counts neither against APPLY_TIMEOUT nor as work, to which the
+// next transaction would be fitted; where calls sleep side by side it counts once.
+func TestProcess_Sleep(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var calls atomic.Int64
+		asleep := 10 * time.Minute
+		var sink *paced
+		sink = &paced{scripted: newScripted(t, func(ctx context.Context, _ []sinks.Record) error {
+			if calls.Add(1)%2 == 0 {
+				if err := sleep(ctx, 20*time.Second); err != nil {
+					return err
+				}
+			}
+			return sink.pacer.Sleep(ctx, asleep)
+		})}
+		sink.facts.MaxBatch, sink.facts.MaxInFlight = 100, 2
+		p := bare(t, sink)
+		p.size.now = 400
+		started := time.Now()
+		process(t, p, upserts(200)...)
+		if took := time.Since(started); calls.Load() != 2 || took != asleep+20*time.Second || p.pacer.slept() != took {
+			t.Errorf("%d calls in %s, of which %s asleep; want 2 side by side, one 20 s later, and all of it", calls.Load(), took, p.pacer.slept())
+		}
+		if n := p.size.limit(); n != 400 {
+			t.Errorf("after two calls that slept the next transaction has %d records, want as many as before", n)
+		}
+		asleep = 0
+		later := upserts(200)
+		for i, r := range later {
+			later[i] = upsert(string(r.Key), 2)
+		}
+		process(t, p, later...)
+		if n := p.size.limit(); n != 200 {
+			t.Errorf("after 20 s of work it has %d, want half", n)
+		}
+	})
+}
+
+// A sleep ends with its call, as at shutdown.
+func TestPacer_SleepEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPacer(sinks.Limit{})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		started := time.Now()
+		if err := p.Sleep(ctx, time.Hour); !errors.Is(err, context.DeadlineExceeded) || time.Since(started) != time.Second || p.slept() != time.Second {
+			t.Errorf("got %v after %s, slept %s; want the end of ctx after a second", err, time.Since(started), p.slept())
+		}
+	})
+}
+
 // The limit that the sink states counts, unless a person has set another.
 func TestNew_Limits(t *testing.T) {
 	t.Parallel()

@@ -39,6 +39,7 @@ type processor struct {
 // memory in Committed.
 type batch struct {
 	began  time.Time
+	slept  time.Duration // what calls had slept by then
 	items  []*item
 	checks []*check
 	read   map[*kgo.Record]bool  // records that are in items, or say nothing
@@ -140,7 +141,7 @@ func (p *processor) Process(ctx context.Context, records []*kgo.Record) ([]*kgo.
 	if p.again = nil; b != nil {
 		p.notesCommitted(b)
 	} else {
-		b = &batch{began: time.Now(), read: map[*kgo.Record]bool{}, users: map[string]bool{}, states: map[string]remembered{}}
+		b = &batch{began: time.Now(), slept: p.pacer.slept(), read: map[*kgo.Record]bool{}, users: map[string]bool{}, states: map[string]remembered{}}
 	}
 	if err := p.collect(ctx, b, records); err != nil {
 		return nil, err
@@ -258,7 +259,7 @@ func (p *processor) carryOut(ctx context.Context, b *batch) error {
 // Committed implements [transact.Processor].
 func (p *processor) Committed() {
 	now := time.Now()
-	p.size.took(len(p.batch.items), now.Sub(p.batch.began))
+	p.size.took(len(p.batch.items), now.Sub(p.batch.began)-(p.pacer.slept()-p.batch.slept))
 	for k := range p.batch.read {
 		if m, ok := p.partitions[k.Partition]; ok {
 			m.reached(k)

@@ -6,7 +6,8 @@ import (
 )
 
 // longBatch is how long the work between two commits should take where calls
-// are slow: what a crash repeats.
+// are slow: what a crash repeats. What calls sleep ([sinks.Pacer]) does not
+// count: it is as long for few records as for many.
 const longBatch = 10 * time.Second
 
 // firstBatch is the size of the first transaction of a sink whose rate limit is

@@ -292,5 +292,6 @@ func TestConfig_Validate(t *testing.T) {
 
 type unpaced struct{}
 
-func (unpaced) Wait(ctx context.Context) error { return ctx.Err() }
-func (unpaced) Heed(int, time.Duration)        {}
+func (unpaced) Wait(ctx context.Context) error                   { return ctx.Err() }
+func (unpaced) Heed(int, time.Duration)                          {}
+func (unpaced) Sleep(ctx context.Context, _ time.Duration) error { return ctx.Err() }

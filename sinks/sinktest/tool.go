@@ -300,6 +300,8 @@ func (c *counter) Wait(ctx context.Context) error {
 
 func (c *counter) Heed(int, time.Duration) {}
 
+func (c *counter) Sleep(ctx context.Context, _ time.Duration) error { return ctx.Err() }
+
 func toolPacesEveryRequest(t testing.TB, h Harness) {
 	d := h.New(t)
 	sink, id := d.Sink(t), newID()

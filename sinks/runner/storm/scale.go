@@ -56,6 +56,11 @@ func (p pacer) Heed(remaining int, reset time.Duration) {
 	p.Pacer.Heed(remaining, p.clock.Real(reset))
 }
 
+// Sleep implements [sinks.Pacer].
+func (p pacer) Sleep(ctx context.Context, d time.Duration) error {
+	return p.Pacer.Sleep(ctx, p.clock.Real(d))
+}
+
 // Apply implements [sinks.Sink].
 func (s scaled) Apply(ctx context.Context, batch []sinks.Record) error {
 	err := s.Sink.Apply(ctx, batch)
