@@ -20,13 +20,13 @@ import (
 // errHeld is of an address that another user's contact has.
 var errHeld = errors.New("upsert contacts: another user's has the address")
 
-// body is a contact as SendGrid takes it: what has changed, or all of one that
-// moves or was not seen yet: it may be another user's, or gone. The empty text clears a field.
+// body is a contact as SendGrid takes it: what has changed, or all of it. The
+// empty text clears a field.
 func (s *Sink) body(st *step) map[string]any {
 	custom := map[string]any{s.fields[s.cfg.KeyField]: st.record.ClerkID}
 	out := map[string]any{"email": st.address, "custom_fields": custom}
 	write := st.Changed
-	if st.looks() {
+	if st.whole {
 		write = st.All
 	}
 	for name, value := range write {
@@ -48,8 +48,8 @@ func cut(text string, most int) string {
 	return text
 }
 
-// upsert writes contacts, and returns those that SendGrid has taken. It refuses a
-// whole request for one contact, and says which: then the others are sent again.
+// upsert writes contacts, and returns those that SendGrid has. It refuses a whole
+// request for one contact, and says which: then the others are sent again.
 func (s *Sink) upsert(ctx context.Context, steps []*step, failed *sinks.BatchError) ([]*step, error) {
 	for len(steps) > 0 {
 		contacts := make([]map[string]any, len(steps))
@@ -61,7 +61,7 @@ func (s *Sink) upsert(ctx context.Context, steps []*step, failed *sinks.BatchErr
 			return nil, err
 		}
 		if answer.Status != http.StatusBadRequest {
-			break
+			return s.carriedOut(ctx, answer, steps, failed)
 		}
 		bad := refused(answer.Body, len(steps))
 		if len(bad) == 0 {
@@ -77,7 +77,7 @@ func (s *Sink) upsert(ctx context.Context, steps []*step, failed *sinks.BatchErr
 		}
 		steps = rest
 	}
-	return steps, s.welcome(ctx, steps)
+	return nil, nil
 }
 
 var errRefused = &rest.StatusError{Name: "upsert contacts", Status: http.StatusBadRequest}
@@ -126,67 +126,107 @@ func (s *Sink) welcome(ctx context.Context, steps []*step) error {
 		return nil
 	}
 	answer, err := s.put(ctx, []string{s.cfg.NewUserList}, contacts)
-	if err == nil && answer.Status == http.StatusBadRequest {
-		err = sinks.Fatal(sinks.ReasonMisconfigured, errors.New("NEW_USER_LIST is no list that contacts can be added to"))
+	if err != nil {
+		return err
+	}
+	if answer.Status == http.StatusBadRequest {
+		return sinks.Fatal(sinks.ReasonMisconfigured, errors.New("NEW_USER_LIST is no list that contacts can be added to"))
+	}
+	done, err := s.await(ctx, answer, len(contacts))
+	if err == nil && !done.took(len(contacts)) {
+		err = sinks.RetryAfter(sinks.ReasonUnavailable, 0, done.problem("add contacts to NEW_USER_LIST"))
 	}
 	return err
 }
 
-// found is a contact as a search shows it.
+// found is a contact as a search shows it; the zero value is none.
 type found struct{ id, owner string }
 
-// of reports whether a contact at an address that is remembered of a user is his:
-// also if a person has emptied the field that says so.
-func (f found) of(clerkID string) bool { return f.owner == "" || f.owner == clerkID }
+// anothers reports whether a contact is another user's than that one, and not one
+// of which a person has edited the field that says whose it is.
+func (f found) anothers(clerkID string) bool {
+	return f.owner != clerkID && strings.HasPrefix(f.owner, "user_")
+}
 
-// find returns the contacts that are to be seen at addresses, at most a few
-// hundred.
+// mostSearched is the longest address that SendGrid can be asked for. It would take
+// longer ones, and nobody could find those again to erase them.
+const mostSearched = 100
+
+// canBeFound reports whether SendGrid can be asked for an address, as far as that is
+// plain.
+func canBeFound(email string) bool {
+	local, domain, _ := strings.Cut(email, "@")
+	return local != "" && domain != "" && len(email) <= mostSearched && !strings.ContainsAny(email, " \t\r\n")
+}
+
+var errNoAddress = errors.New("upsert contacts: the address is none, or has more than 100 characters, and SendGrid could not be asked for it")
+
+// find returns the contacts that are to be seen at addresses.
 func (s *Sink) find(ctx context.Context, emails []string) (map[string]found, error) {
 	there := map[string]found{}
 	for part := range slices.Chunk(emails, maxBatch) {
-		answer, err := s.client.Do(ctx, rest.Request{
-			Name: "search contacts", Method: http.MethodPost, Path: "/v3/marketing/contacts/search/emails",
-			Body: map[string]any{"emails": part}, Accept: []int{http.StatusNotFound},
-		})
-		if err != nil {
+		if err := s.search(ctx, part, there); err != nil {
 			return nil, err
-		}
-		if answer.Status == http.StatusNotFound {
-			continue
-		}
-		var page struct {
-			Result map[string]struct {
-				Contact struct {
-					ID           string         `json:"id"`
-					CustomFields map[string]any `json:"custom_fields"`
-				} `json:"contact"`
-			} `json:"result"`
-		}
-		if err := answer.Decode(&page, "result"); err != nil {
-			return nil, err
-		}
-		for email, r := range page.Result {
-			if r.Contact.ID != "" {
-				owner, _ := r.Contact.CustomFields[s.cfg.KeyField].(string)
-				there[strings.ToLower(email)] = found{r.Contact.ID, owner}
-			}
 		}
 	}
 	return there, nil
 }
 
-// remove deletes contacts by SendGrid's own ids.
-func (s *Sink) remove(ctx context.Context, ids []string) error {
+// search is find for at most a hundred addresses. SendGrid refuses the question if
+// one of them is none, and does not say which: so it is asked by halves, and nobody
+// has what it refuses alone.
+func (s *Sink) search(ctx context.Context, emails []string, there map[string]found) error {
+	answer, err := s.client.Do(ctx, rest.Request{
+		Name: "search contacts", Method: http.MethodPost, Path: "/v3/marketing/contacts/search/emails",
+		Body: map[string]any{"emails": emails}, Accept: []int{http.StatusNotFound, http.StatusBadRequest},
+	})
+	switch half := len(emails) / 2; {
+	case err != nil:
+		return err
+	case answer.Status == http.StatusBadRequest && half > 0:
+		if err := s.search(ctx, emails[:half], there); err != nil {
+			return err
+		}
+		return s.search(ctx, emails[half:], there)
+	case answer.Status != http.StatusOK:
+		return nil
+	}
+	var page struct {
+		Result map[string]struct {
+			Contact struct {
+				ID           string         `json:"id"`
+				CustomFields map[string]any `json:"custom_fields"`
+			} `json:"contact"`
+		} `json:"result"`
+	}
+	if err := answer.Decode(&page, "result"); err != nil {
+		return err
+	}
+	for email, r := range page.Result {
+		if r.Contact.ID != "" {
+			owner, _ := r.Contact.CustomFields[s.cfg.KeyField].(string)
+			there[strings.ToLower(email)] = found{r.Contact.ID, owner}
+		}
+	}
+	return nil
+}
+
+// remove deletes contacts by SendGrid's own ids, and returns the answers with the
+// jobs that do it.
+func (s *Sink) remove(ctx context.Context, ids []string) (jobs []rest.Answer, err error) {
 	for part := range slices.Chunk(ids, maxBatch) {
-		_, err := s.client.Do(ctx, rest.Request{
+		answer, err := s.client.Do(ctx, rest.Request{
 			Name: "delete contacts", Method: http.MethodDelete, Path: "/v3/marketing/contacts",
 			Query: url.Values{"ids": {strings.Join(part, ",")}}, Accept: []int{http.StatusNotFound},
 		})
 		if err != nil {
-			return err
+			return nil, err
+		}
+		if answer.Status != http.StatusNotFound {
+			jobs = append(jobs, answer)
 		}
 	}
-	return nil
+	return jobs, nil
 }
 
 // erasure is a demand to erase under way.
@@ -220,12 +260,12 @@ func (s *Sink) erase(ctx context.Context, erasures []*erasure) error {
 	for i, e := range erasures {
 		outcomes[i] = schemas.OutcomeNotPresent
 		for _, email := range emails(e.memory) {
-			if f, ok := there[email]; ok && f.of(e.record.ClerkID) {
+			if f, ok := there[email]; ok && !f.anothers(e.record.ClerkID) {
 				ids, outcomes[i] = append(ids, f.id), schemas.OutcomeDeleted
 			}
 		}
 	}
-	if err := s.remove(ctx, ids); err != nil {
+	if _, err := s.remove(ctx, ids); err != nil { // what becomes of it the confirmation shows
 		return err
 	}
 	for i, e := range erasures {
@@ -243,7 +283,7 @@ func (s *Sink) Confirm(ctx context.Context, clerkID string, state []byte) (bool,
 		return false, err
 	}
 	for _, f := range there {
-		if f.of(clerkID) {
+		if !f.anothers(clerkID) {
 			return false, nil
 		}
 	}

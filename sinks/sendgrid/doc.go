@@ -6,6 +6,7 @@
 // after a crash finds it, and so that one that moves leaves no second contact.
 //
 // SendGrid answers when it has taken a change in and checked the addresses; it
-// carries it out within a minute or so. A contact that was not to be seen yet when
-// it was erased is found when the erasure is read back, and erased again.
+// carries it out in a job, within a minute or so, which the sink waits for. A contact
+// that was not to be seen yet when it was erased is found when the erasure is read
+// back, and erased again.
 package sendgrid

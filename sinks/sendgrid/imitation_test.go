@@ -1,11 +1,14 @@
 package sendgrid_test
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,12 +20,14 @@ import (
 const (
 	apiKey   = "key-1"
 	newUsers = "d3749cad-9066-43ba-bd8b-f6b3eb8289ed"
-	// delay is until a change can be seen.
+	// delay is until a change can be seen, and a job counts it. Its status says
+	// so after twice as long.
 	delay = 30 * time.Second
 )
 
-// imitation plays SendGrid's Marketing Campaigns: what is taken in can be seen
-// only later.
+// imitation plays SendGrid's Marketing Campaigns: what is taken in is carried out
+// by jobs, and can be seen only later. A job refuses what is no number for a field
+// of that type.
 type imitation struct {
 	*resttest.Server
 
@@ -32,8 +37,23 @@ type imitation struct {
 	fields map[string]string
 	people map[string]*person // by address
 	byKey  map[string]*person // by Clerk ID
+	jobs   map[string]*job
+	stuck  bool     // jobs do not begin
+	behind bool     // jobs count, and their status says nothing of it
+	late   int      // how often a job is asked after before it is known
+	jobID  string   // that answers name in place of a job's
+	hidden bool     // new contacts cannot be seen until a test says so
+	fails  []string // which jobs fail: "DELETE", "PUT" as such, or "PUT " and a list for each contact
 	serial int
 	puts   int
+}
+
+type job struct {
+	kind                                 string
+	requested, created, updated, errored int
+	failed                               bool
+	asked                                int
+	counted, ended                       time.Time // the zero time: never
 }
 
 type person struct {
@@ -48,7 +68,10 @@ type person struct {
 // newImitation returns one that holds requests and answers against SendGrid's
 // description, or, for a storm, only plays.
 func newImitation(t testing.TB, clock *resttest.Clock, strict bool) *imitation {
-	h := &imitation{clock: clock, people: map[string]*person{}, byKey: map[string]*person{}, fields: map[string]string{"clerk_user_id": "e1_T", "plan": "e2_T"}}
+	h := &imitation{
+		clock: clock, people: map[string]*person{}, byKey: map[string]*person{}, jobs: map[string]*job{},
+		fields: map[string]string{"clerk_user_id": "e1_T", "plan": "e2_T", "visits": "e3_N"},
+	}
 	for _, e := range resttest.Exchanges(t, "sendgrid.json") {
 		var page struct{ Result []map[string]any }
 		if e.Path == "/v3/marketing/contacts/search" && json.Unmarshal(e.Response, &page) == nil && len(page.Result) > 0 {
@@ -86,6 +109,17 @@ func newImitation(t testing.TB, clock *resttest.Clock, strict bool) *imitation {
 	return h
 }
 
+// pace is the runner's part where there is no runner: it sleeps by the clock.
+type pace struct{ clock *resttest.Clock }
+
+func (pace) Wait(context.Context) error { return nil }
+func (pace) Heed(int, time.Duration)    {}
+
+func (p pace) Sleep(ctx context.Context, d time.Duration) error {
+	time.Sleep(p.clock.Real(d))
+	return ctx.Err()
+}
+
 type object = map[string]any
 
 func answer(w http.ResponseWriter, status int, body any) {
@@ -116,6 +150,8 @@ func (h *imitation) serve(w http.ResponseWriter, r *http.Request) {
 		h.remove(w, strings.Split(r.URL.Query().Get("ids"), ","))
 	case route == "POST /contacts/search/emails":
 		h.search(w, r)
+	case strings.HasPrefix(route, "GET /contacts/imports/"):
+		h.progress(w, h.jobs[strings.TrimPrefix(route, "GET /contacts/imports/")])
 	default:
 		fail(w, 404, "", "not found")
 	}
@@ -123,7 +159,7 @@ func (h *imitation) serve(w http.ResponseWriter, r *http.Request) {
 
 func (h *imitation) definitions(w http.ResponseWriter, r *http.Request) {
 	show := func(name, id string) object {
-		return object{"id": id, "name": name, "field_type": "Text", "_metadata": object{"self": "https://api.sendgrid.com/v3/marketing/field_definitions/" + id}}
+		return object{"id": id, "name": name, "field_type": map[byte]string{'T': "Text", 'N': "Number"}[id[len(id)-1]], "_metadata": object{"self": "https://api.sendgrid.com/v3/marketing/field_definitions/" + id}}
 	}
 	if r.Method == http.MethodPost {
 		var body struct{ Name string }
@@ -141,6 +177,8 @@ func (h *imitation) definitions(w http.ResponseWriter, r *http.Request) {
 
 var addresses = regexp.MustCompile(`^[^@\s]+@[a-z0-9.-]+\.[a-z]+$`)
 
+func noAddress(text string) bool { return !addresses.MatchString(text) }
+
 func (h *imitation) put(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		ListIDs  []string         `json:"list_ids"`
@@ -154,7 +192,7 @@ func (h *imitation) put(w http.ResponseWriter, r *http.Request) {
 	errors := []object{}
 	for i, c := range body.Contacts {
 		email, _ := c["email"].(string)
-		if !addresses.MatchString(email) {
+		if noAddress(email) {
 			errors = append(errors, object{"field": fmt.Sprintf("contacts[%d].email", i), "message": "email '" + email + "' is not valid"})
 		}
 	}
@@ -162,10 +200,76 @@ func (h *imitation) put(w http.ResponseWriter, r *http.Request) {
 		answer(w, 400, object{"errors": errors})
 		return
 	}
+	j := &job{kind: "upsert", requested: len(body.Contacts), failed: slices.Contains(h.fails, "PUT")}
 	for _, c := range body.Contacts {
-		h.upsert(c, body.ListIDs)
+		switch {
+		case j.failed:
+		case h.refuses(c), len(body.ListIDs) > 0 && slices.Contains(h.fails, "PUT "+body.ListIDs[0]):
+			j.errored++
+		case h.people[strings.ToLower(c["email"].(string))] == nil:
+			j.created++
+			h.upsert(c, body.ListIDs)
+		default:
+			j.updated++
+			h.upsert(c, body.ListIDs)
+		}
 	}
-	answer(w, 202, object{"job_id": "d32c6eab-107c-4d26-8428-c8084d9544d3"})
+	h.begin(w, j)
+}
+
+// refuses reports whether a job refuses a contact.
+func (h *imitation) refuses(c map[string]any) bool {
+	custom, _ := c["custom_fields"].(map[string]any)
+	for id, value := range custom {
+		if _, number := value.(float64); strings.HasSuffix(id, "_N") && !number && value != nil && value != "" {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *imitation) begin(w http.ResponseWriter, j *job) {
+	if !h.stuck {
+		j.counted = h.clock.Now().Add(delay)
+	}
+	if !h.stuck && !h.behind {
+		j.ended = h.clock.Now().Add(2 * delay)
+	}
+	id := fmt.Sprintf("d32c6eab-107c-4d26-8428-%012d", len(h.jobs))
+	h.jobs[id] = j
+	answer(w, 202, object{"job_id": cmp.Or(h.jobID, id)})
+}
+
+func (h *imitation) progress(w http.ResponseWriter, j *job) {
+	if j == nil || j.asked < h.late {
+		if j != nil {
+			j.asked++
+		}
+		fail(w, 404, "", "not found")
+		return
+	}
+	now := h.clock.Now()
+	results := object{"requested_count": j.requested}
+	if !j.counted.IsZero() && !j.counted.After(now) {
+		for name, n := range map[string]int{"created_count": j.created, "updated_count": j.updated, "errored_count": j.errored} {
+			if n > 0 {
+				results[name] = n
+			}
+		}
+	}
+	shown := object{"id": "d32c6eab-107c-4d26-8428-c8084d9544d3", "status": "pending", "job_type": j.kind, "results": results, "started_at": "2026-11-29T12:00:00Z"}
+	if !j.ended.IsZero() && !j.ended.After(now) {
+		shown["finished_at"] = "2026-11-29T12:01:00Z"
+		switch {
+		case j.failed, j.errored == j.requested:
+			shown["status"] = "failed"
+		case j.errored > 0:
+			shown["status"] = "errored"
+		default:
+			shown["status"] = "completed"
+		}
+	}
+	answer(w, 200, shown)
 }
 
 func (h *imitation) upsert(c map[string]any, lists []string) {
@@ -176,6 +280,9 @@ func (h *imitation) upsert(c map[string]any, lists []string) {
 		p = &person{
 			id: fmt.Sprintf("fed1e586-b11c-42c9-9ecf-%012d", h.serial), email: email,
 			values: map[string]any{}, custom: map[string]any{}, lists: map[string]bool{}, visible: h.clock.Now().Add(delay),
+		}
+		if h.hidden {
+			p.visible = h.clock.Now().AddDate(100, 0, 0)
 		}
 		h.people[email] = p
 	}
@@ -213,22 +320,32 @@ func (h *imitation) change(p *person, change func()) {
 }
 
 func (h *imitation) remove(w http.ResponseWriter, ids []string) {
+	j := &job{kind: "delete", requested: len(ids)}
 	for _, id := range ids {
-		for email, p := range h.people {
+		if slices.Contains(h.fails, "DELETE") {
+			j.errored++
+			continue
+		}
+		for _, p := range h.people {
 			if p.id == id {
-				delete(h.people, email)
-				h.change(p, func() { p.custom = map[string]any{} })
+				h.delete(p)
 			}
 		}
 	}
-	answer(w, 202, object{"job_id": "1c2b6dbb-19d4-45d9-9364-8d215cf4b7f6"})
+	h.begin(w, j)
+}
+
+// delete is what a person does by hand, too.
+func (h *imitation) delete(p *person) {
+	delete(h.people, p.email)
+	h.change(p, func() { p.custom = map[string]any{} })
 }
 
 func (h *imitation) search(w http.ResponseWriter, r *http.Request) {
 	var body struct{ Emails []string }
 	json.NewDecoder(r.Body).Decode(&body) //nolint:errcheck // checked by the contract
-	if len(body.Emails) == 0 || len(body.Emails) > 100 {
-		fail(w, 400, "emails", "it must have 1 to 100")
+	if len(body.Emails) == 0 || len(body.Emails) > 100 || slices.ContainsFunc(body.Emails, noAddress) {
+		fail(w, 400, "emails", "it must have 1 to 100 addresses")
 		return
 	}
 	result := object{}

@@ -22,8 +22,9 @@ var (
 // contacts of one upsert.
 const maxBatch = 100
 
-// maxInFlight is a few, so that waiting for an answer does not waste the limit.
-const maxInFlight = 2
+// maxInFlight is as many as wait for their jobs while the limit is used: what
+// BATCH_RECORDS lets in by default.
+const maxInFlight = 10
 
 // limit is what SendGrid's answers say of contacts: 200 requests in a minute.
 var limit = sinks.Limit{Requests: 200, Window: time.Minute}
@@ -79,21 +80,13 @@ type step struct {
 	index   int    // in the batch of Apply
 	address string // as Clerk has it
 	email   string // in lower case, as SendGrid keeps it
+	whole   bool   // all of it is written: there is no contact, or one that is nobody's
+
+	left []string // addresses that he has left, where no contact of his was seen
 }
 
-// previous is under what a memory keeps an address that is to be left.
+// previous is under what a memory keeps the addresses that are to be left.
 const previous = "previous"
-
-// unseen is under what a memory keeps that the contact was made and not seen yet:
-// for a minute or so SendGrid does not show it, and another user may take the
-// address meanwhile.
-const unseen = "unseen"
-
-// looks reports whether it is to be looked whose contact is at the address.
-func (st *step) looks() bool { return st.moves() || st.Memory.Extra[unseen] != "" }
-
-// moves reports whether the contact is made at this address, or has left another.
-func (st *step) moves() bool { return st.Memory.Creating }
 
 // Apply implements [sinks.Sink].
 func (s *Sink) Apply(ctx context.Context, batch []sinks.Record) error {
@@ -113,6 +106,8 @@ func (s *Sink) Apply(ctx context.Context, batch []sinks.Record) error {
 		switch stays := st.Memory.Email == st.email; {
 		case st.email == "":
 			r.Skipped()
+		case !canBeFound(st.email):
+			failed.Fail(i, sinks.Permanent(sinks.ReasonInvalidRecord, errNoAddress))
 		case stays && st.Nothing():
 			r.Unchanged()
 		case !stays:
@@ -156,34 +151,33 @@ func without(list []string, one string) []string {
 }
 
 // change writes contacts, and lists in failed what became of those that failed. An
-// error is of all of the batch.
+// error is of all of the batch. It looks first, at each address: whose contact is
+// there, or whether a person has deleted it.
 func (s *Sink) change(ctx context.Context, steps []*step, failed *sinks.BatchError) error {
-	var looked []string
-	for _, st := range steps {
-		if st.looks() {
-			looked = append(looked, st.email)
-		}
+	emails := make([]string, len(steps))
+	for i, st := range steps {
+		emails[i] = st.email
 	}
-	there, err := s.find(ctx, looked)
+	there, err := s.find(ctx, emails)
 	if err != nil {
 		return err
 	}
 	var free []*step
-	taken := map[string]*step{} // by address, in this batch
 	for _, st := range steps {
-		owner := there[st.email].owner
-		if other := taken[st.email]; owner == "" && other != nil {
-			owner = other.record.ClerkID
-		}
-		if owner != "" && owner != st.record.ClerkID && st.looks() {
-			failed.Fail(st.index, sinks.HeldBy(owner, errHeld))
+		f := there[st.email]
+		if f.anothers(st.record.ClerkID) {
+			failed.Fail(st.index, sinks.HeldBy(f.owner, errHeld))
 			continue
 		}
-		taken[st.email] = st
+		st.whole = f.owner != st.record.ClerkID
+		there[st.email] = found{owner: st.record.ClerkID} // for the others of this batch
 		free = append(free, st)
 	}
 	written, err := s.upsert(ctx, free, failed)
 	if err != nil {
+		return err
+	}
+	if err := s.welcome(ctx, written); err != nil {
 		return err
 	}
 	if err := s.leave(ctx, written); err != nil {
@@ -191,33 +185,48 @@ func (s *Sink) change(ctx context.Context, steps []*step, failed *sinks.BatchErr
 	}
 	for _, st := range written {
 		m := st.Sent(st.email, st.email)
-		if st.looks() && there[st.email].owner != st.record.ClerkID {
-			m.Extra = map[string]string{unseen: "yes"}
+		if len(st.left) > 0 {
+			m.Extra = map[string]string{previous: strings.Join(st.left, " ")}
 		}
 		m.Remember(st.record)
 	}
 	return nil
 }
 
-// leave deletes the contacts at addresses that users have left.
+// leave deletes the contacts at addresses that users have left. Where there is none
+// to be seen, one may come to light: that address stays remembered.
 func (s *Sink) leave(ctx context.Context, steps []*step) error {
 	var emails []string
-	owners := map[string]string{}
 	for _, st := range steps {
-		for _, email := range strings.Fields(st.Memory.Extra[previous]) {
-			emails = append(emails, email)
-			owners[email] = st.record.ClerkID
-		}
+		emails = append(emails, strings.Fields(st.Memory.Extra[previous])...)
 	}
 	there, err := s.find(ctx, emails)
 	if err != nil {
 		return err
 	}
 	var ids []string
-	for email, found := range there {
-		if found.of(owners[email]) {
-			ids = append(ids, found.id)
+	for _, st := range steps {
+		for _, email := range strings.Fields(st.Memory.Extra[previous]) {
+			switch f, seen := there[email]; {
+			case !seen:
+				st.left = append(st.left, email)
+			case !f.anothers(st.record.ClerkID):
+				ids = append(ids, f.id)
+			}
 		}
 	}
-	return s.remove(ctx, ids)
+	jobs, err := s.remove(ctx, ids)
+	if err != nil {
+		return err
+	}
+	for _, taken := range jobs {
+		done, err := s.await(ctx, taken, 0)
+		if err == nil && !done.took(0) {
+			err = sinks.RetryAfter(sinks.ReasonUnavailable, 0, done.problem("delete contacts that users have left"))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

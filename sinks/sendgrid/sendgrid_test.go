@@ -24,12 +24,17 @@ func config(h *imitation) sendgrid.Config {
 	return sendgrid.Config{Config: contact.Config{BaseURL: h.URL}, APIKey: apiKey, NewUserList: newUsers}
 }
 
-func openSink(t testing.TB, cfg sendgrid.Config) *sendgrid.Sink {
+func openSink(t testing.TB, h *imitation, change ...func(*sendgrid.Config)) *sendgrid.Sink {
 	t.Helper()
+	cfg := config(h)
+	for _, c := range change {
+		c(&cfg)
+	}
 	sink, err := sendgrid.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	sink.Pace(pace{h.clock})
 	if err := sink.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -54,6 +59,7 @@ func destination(h *imitation, shown []string, change func(*sendgrid.Config)) si
 			if err != nil {
 				t.Fatal(err)
 			}
+			sink.Pace(pace{h.clock})
 			return sink
 		},
 		Read: func(_ testing.TB, ids ...string) map[string]sinktest.Row {
@@ -153,10 +159,15 @@ func settle(t *testing.T, sink *sendgrid.Sink, r sinks.Record, state []byte) (si
 		if errors.As(err, &listed) {
 			err = listed.Failed(0)
 		}
-		if !errors.Is(err, sinks.ErrRememberFirst) {
-			return r.Result(), err
+		result := r.Result()
+		switch {
+		case err == nil:
+			return result, nil
+		case !errors.Is(err, sinks.ErrRememberFirst):
+			result.State = state
+			return result, err
 		}
-		state = r.Result().State
+		state = result.State
 	}
 }
 
@@ -164,15 +175,15 @@ func settle(t *testing.T, sink *sendgrid.Sink, r sinks.Record, state []byte) (si
 func TestUpsert_RefusedAddress(t *testing.T) {
 	t.Parallel()
 	h := newImitation(t, resttest.NewClock(fast), true)
-	sink := openSink(t, config(h))
+	sink := openSink(t, h)
 	var batch []sinks.Record
 	for i := range 10 {
 		email := fmt.Sprintf("user%d@example.com", i)
 		if i == 3 {
-			email = "no address"
+			email = "refused@nowhere"
 		}
 		r := named(fmt.Sprintf("user_%d", i), 1, email)
-		state, err := settle(t, openSink(t, config(newImitation(t, resttest.NewClock(fast), true))), named(r.ClerkID, 1, fmt.Sprintf("user%d@example.com", i)), nil)
+		state, err := settle(t, openSink(t, newImitation(t, resttest.NewClock(fast), true)), named(r.ClerkID, 1, fmt.Sprintf("user%d@example.com", i)), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -196,7 +207,7 @@ func TestUpsert_RefusedAddress(t *testing.T) {
 func TestChange_AddressOfAnother(t *testing.T) {
 	t.Parallel()
 	h := newImitation(t, resttest.NewClock(fast), true)
-	sink := openSink(t, config(h))
+	sink := openSink(t, h)
 	if _, err := settle(t, sink, named("user_1", 1, "ada@example.com"), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -209,13 +220,87 @@ func TestChange_AddressOfAnother(t *testing.T) {
 	}
 }
 
+// Of two users in one batch one has the address.
+func TestChange_AddressOfTwoAtOnce(t *testing.T) {
+	t.Parallel()
+	h := newImitation(t, resttest.NewClock(fast), true)
+	var batch []sinks.Record
+	for _, id := range []string{"user_1", "user_2"} {
+		r := named(id, 1, "shared@example.com")
+		contact.Memory{Email: "shared@example.com", Creating: true}.Remember(r)
+		r.State = r.Result().State
+		batch = append(batch, sinks.Track(r))
+	}
+	err := openSink(t, h).Apply(t.Context(), batch)
+	var listed *sinks.BatchError
+	if !errors.As(err, &listed) || listed.Len() != 1 || sinks.Classify(listed.Failed(1)).HeldBy != "user_1" || h.people["shared@example.com"].custom["clerk_user_id"] != "user_1" {
+		t.Errorf("got %v, want the second held by the first", err)
+	}
+}
+
+// What people edit stays until Clerk says something new, also what they have written
+// over the Clerk ID.
+func TestChange_WhatPeopleEdit(t *testing.T) {
+	t.Parallel()
+	for _, owner := range []any{"user_1", "edited"} {
+		h := newImitation(t, resttest.NewClock(fast), true)
+		sink := openSink(t, h)
+		made, err := settle(t, sink, named("user_1", 1, "ada@example.com"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := h.people["ada@example.com"]
+		h.change(p, func() { p.values["last_name"], p.custom["clerk_user_id"] = "Edited", owner })
+		r := named("user_1", 2, "ada@example.com")
+		r.Change.User.FirstName, r.Change.User.LastName = new("Grace"), named("user_1", 1, "").Change.User.LastName
+		changed, err := settle(t, sink, r, made.State)
+		if err != nil || p.values["first_name"] != "Grace" || p.custom["clerk_user_id"] != "user_1" {
+			t.Fatalf("a change of one that is edited: %v, %v, %v", err, p.values, p.custom)
+		}
+		if kept := p.values["last_name"] == "Edited"; kept != (owner == "user_1") {
+			t.Errorf("last name %v, of %v", p.values["last_name"], owner)
+		}
+		h.change(p, func() { p.custom["clerk_user_id"] = owner })
+		if erased, err := settle(t, sink, sinktest.Erase("user_1", 3), changed.State); err != nil || erased.Outcome != schemas.OutcomeDeleted {
+			t.Errorf("the erasure: %v, %v", erased.Outcome, err)
+		}
+	}
+}
+
+// A person deletes a contact, and another user gets one at its address. That one is
+// not the first user's: it is left alone when he leaves the address, or is erased.
+func TestContactOfAnother_IsLeftAlone(t *testing.T) {
+	t.Parallel()
+	h := newImitation(t, resttest.NewClock(fast), true)
+	sink := openSink(t, h)
+	made, err := settle(t, sink, named("user_1", 1, "ada@example.com"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.delete(h.people["ada@example.com"])
+	if _, err := settle(t, sink, named("user_2", 1, "ada@example.com"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if erased, err := settle(t, sink, sinktest.Erase("user_1", 2), made.State); err != nil || erased.Outcome != schemas.OutcomeNotPresent {
+		t.Errorf("the erasure of the first: %v, %v", erased.Outcome, err)
+	}
+	if gone, err := sink.Confirm(t.Context(), "user_1", made.State); !gone || err != nil {
+		t.Errorf("Confirm of the first: %v, %v", gone, err)
+	}
+	moved, err := settle(t, sink, named("user_1", 2, "own@example.com"), made.State)
+	if p := h.people["ada@example.com"]; err != nil || p == nil || p.custom["clerk_user_id"] != "user_2" || contact.Recall(moved.State).Extra != nil {
+		t.Errorf("the first leaves: %v, and the second's contact is %+v", err, p)
+	}
+}
+
 // Two users take one address while SendGrid shows neither: the later one has it, and
 // the other's next change says so instead of taking the contact back. When the
 // address is free, his contact is written whole.
 func TestChange_AddressOfTwoUnseen(t *testing.T) {
 	t.Parallel()
-	h := newImitation(t, resttest.NewClock(1), true)
-	sink := openSink(t, config(h))
+	h := newImitation(t, resttest.NewClock(fast), true)
+	h.hidden = true
+	sink := openSink(t, h)
 	change := func(id string, version int64, name string) sinks.Record {
 		r := named(id, version, "shared@example.com")
 		r.Change.User.FirstName = &name
@@ -254,9 +339,9 @@ func TestChange_AddressOfTwoUnseen(t *testing.T) {
 // A contact that cannot be seen yet is found when the erasure is read back.
 func TestErasure_BeforeItIsSeen(t *testing.T) {
 	t.Parallel()
-	clock := resttest.NewClock(1)
-	h := newImitation(t, clock, true)
-	sink := openSink(t, config(h))
+	h := newImitation(t, resttest.NewClock(fast), true)
+	h.hidden = true
+	sink := openSink(t, h)
 	made, err := settle(t, sink, named("user_1", 1, "ada@example.com"), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -294,7 +379,7 @@ func TestOpen_FieldsAndInit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(h.fields) != 3 || !strings.Contains(sink.InitScript(), "seats") {
+	if len(h.fields) != 4 || !strings.Contains(sink.InitScript(), "seats") {
 		t.Errorf("fields after Init: %v", h.fields)
 	}
 	if err := sink.Open(t.Context()); err != nil {
@@ -318,10 +403,68 @@ func TestCut(t *testing.T) {
 	h := newImitation(t, resttest.NewClock(fast), true)
 	r := named("user_1", 1, "ada@example.com")
 	r.Change.User.FirstName = new(strings.Repeat("\U0001F984", 60))
-	if _, err := settle(t, openSink(t, config(h)), r, nil); err != nil {
+	if _, err := settle(t, openSink(t, h), r, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := h.people["ada@example.com"].values["first_name"]; got != strings.Repeat("\U0001F984", 50) {
 		t.Errorf("got %q, want 50 characters", got)
+	}
+}
+
+// A contact that could not be seen when its user left the address is deleted when it
+// can: with his next change, or his erasure.
+func TestLeave_BeforeItIsSeen(t *testing.T) {
+	t.Parallel()
+	for _, next := range []sinks.Record{named("user_1", 3, "new@example.com"), sinktest.Erase("user_1", 3)} {
+		h := newImitation(t, resttest.NewClock(fast), true)
+		h.hidden = true
+		sink := openSink(t, h)
+		made, err := settle(t, sink, named("user_1", 1, "old@example.com"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		moved, err := settle(t, sink, named("user_1", 2, "new@example.com"), made.State)
+		if err != nil || len(h.people) != 2 {
+			t.Fatalf("a new address: %v, %d contacts; want both, for the old one is not to be seen", err, len(h.people))
+		}
+		for _, p := range h.people {
+			p.visible = time.Time{}
+		}
+		want := 0
+		if next.Change != nil {
+			next.Change.User.FirstName, want = new("Grace"), 1
+		}
+		last, err := settle(t, sink, next, moved.State)
+		if err != nil || len(h.people) != want || h.people["old@example.com"] != nil {
+			t.Errorf("what comes next: %v, %d contacts, want %d", err, len(h.people), want)
+		}
+		if memory := contact.Recall(last.State); want == 1 && memory.Extra != nil {
+			t.Errorf("still remembered: %v", memory.Extra)
+		}
+	}
+}
+
+// What plainly is no address, or one that SendGrid cannot be asked for, is not sent.
+// What it takes for none beside others, in an erasure too, nobody has.
+func TestAddress_CannotBeFound(t *testing.T) {
+	t.Parallel()
+	h := newImitation(t, resttest.NewClock(fast), true)
+	sink := openSink(t, h)
+	before := h.Requests()
+	for _, email := range []string{"ada", "@example.com", "ada@", "a b@example.com", strings.Repeat("x", 89) + "@example.com"} {
+		_, err := settle(t, sink, named("user_1", 1, email), nil)
+		sinktest.ExpectClass(t, "an address that cannot be found", err, sinks.ClassPermanent, sinks.ReasonInvalidRecord)
+	}
+	if h.Requests() != before {
+		t.Errorf("%d requests for them, want none", h.Requests()-before)
+	}
+	refused, err := settle(t, sink, named("user_1", 1, "ada@nowhere"), nil)
+	sinktest.ExpectClass(t, "an address that SendGrid refuses", err, sinks.ClassPermanent, sinks.ReasonInvalidRecord)
+	moved, err := settle(t, sink, named("user_1", 2, "ada@example.com"), refused.State)
+	if err != nil || h.people["ada@example.com"] == nil {
+		t.Fatalf("a right address after that: %v, %v", err, h.people)
+	}
+	if erased, err := settle(t, sink, sinktest.Erase("user_1", 3), moved.State); err != nil || erased.Outcome != schemas.OutcomeDeleted {
+		t.Errorf("the erasure of one with a wrong address behind him: %v, %v", erased.Outcome, err)
 	}
 }
