@@ -95,6 +95,8 @@ func TestLoad_Problems(t *testing.T) {
 			[]string{"KAFKA_SASL_PASSWRD is not a setting: did you mean KAFKA_SASL_PASSWORD?"}},
 		{"misspelt setting of a sink", map[string]string{"SINK_CRM_TABEL": "x"}, nil,
 			[]string{"SINK_CRM_TABEL is not a setting: did you mean SINK_CRM_TABLE?"}},
+		{"held back for longer than the deadline", map[string]string{"SINK_CRM_ERASE_AFTER": "800h"}, nil,
+			[]string{"SINK_CRM_ERASE_AFTER is 800h0m0s, not below ERASURE_DEADLINE (672h0m0s)"}},
 		{"setting of no sink", map[string]string{"SINK_WAREHOUSE_HOSTNAME": "x"}, nil,
 			[]string{"SINK_WAREHOUSE_HOSTNAME is not a setting"}},
 		{"foreign variables", map[string]string{

@@ -97,6 +97,8 @@ func (c *Config) validate(roles []Role) error {
 			for _, err := range flatten(errors.Join(sink.Settings.Validate(), sink.Runner.Validate())) {
 				errs = append(errs, fmt.Errorf("%s%w", sink.Prefix(), err))
 			}
+			problem(sink.Runner.EraseAfter > 0 && sink.Runner.EraseAfter >= c.Erasure.Deadline, "%sERASE_AFTER is %s, not below ERASURE_DEADLINE (%s): every erasure would be overdue before it is done",
+				sink.Prefix(), sink.Runner.EraseAfter, c.Erasure.Deadline)
 		}
 	}
 	return errors.Join(errs...)
