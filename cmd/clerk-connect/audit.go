@@ -169,7 +169,11 @@ func verifyAudit(ctx context.Context, log *audit.Log, name string, expect []audi
 		if !report.Intact {
 			verdict = "The log is NOT intact."
 		}
-		_, err = fmt.Fprintf(out, "%d rows in %d chains, client data of %d were removed. %s\n", report.Rows, len(report.Heads), report.ClientsRemoved, verdict)
+		clients := ""
+		if report.ClientsRemoved > 0 {
+			clients = fmt.Sprintf(" The address and agent of %d rows are erased, as they may be.", report.ClientsRemoved)
+		}
+		_, err = fmt.Fprintf(out, "%d rows in %d chains.%s %s\n", report.Rows, len(report.Heads), clients, verdict)
 	}
 	if err == nil && !report.Intact {
 		err = fmt.Errorf("the audit log of sink %s is not intact: %d finding(s)", name, report.Findings)
