@@ -21,6 +21,7 @@ import (
 	"clerkconnect/cmd/internal/ledger"
 	"clerkconnect/connector"
 	"clerkconnect/connector/topics"
+	"clerkconnect/schemas/compacted"
 )
 
 func newErasure() *cobra.Command {
@@ -100,6 +101,9 @@ func (d *desk) connect(ctx context.Context, options []kgo.Opt) error {
 	}
 	d.pins, err = topics.ReadPins(ctx, options, names)
 	if err != nil || d.pins.Partitions == 0 {
+		if errors.Is(err, compacted.ErrNoPartition) {
+			err = nil // which the next words say better
+		}
 		return errors.Join(fmt.Errorf("there is no deployment with topics %s.*: is TOPIC_PREFIX that of the running processes, and has clerk-connect run been started once?", names.Prefix), err)
 	}
 	d.Ledger = &ledger.Ledger{

@@ -100,6 +100,8 @@ New here? This needs no account, no Kafka and no settings:
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
+	root.Version = versionLine()
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newDev(), newRun(), newSnapshot(), newErasure(), newDLQ(), newAudit(), newSink(), newConfig(), newVersion())
 	return root

@@ -77,6 +77,7 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{"help", nil, nil, exitOK, "clerk-connect dev"},
 		{"version", nil, []string{"version"}, exitOK, "clerk-connect "},
+		{"version by flag", nil, []string{"--version"}, exitOK, "clerk-connect "},
 		{"reference", nil, []string{"config", "reference"}, exitOK, "`SINK_<NAME>_DSN`<br>`SINK_<NAME>_DSN_FILE`"},
 		{"unknown command", nil, []string{"runn"}, exitConfiguration, "did you mean run?"},
 		{"unknown command of a group", nil, []string{"sink", "statsu"}, exitConfiguration, "did you mean status?"},
@@ -274,6 +275,20 @@ func TestSnapshot_Interrupted(t *testing.T) {
 	_ = cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != exitFailure || !strings.Contains(output.String(), "the snapshot is not complete") {
 		t.Errorf("got exit code %d and %q, want 1 and that the snapshot is not complete", code, output.String())
+	}
+}
+
+// TestLedger_OfNoDeployment: a Kafka of somebody else's, or another prefix.
+func TestLedger_OfNoDeployment(t *testing.T) {
+	t.Parallel()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	_, stderr, code := run(t, []string{"KAFKA_BROKERS=" + cluster.ListenAddrs()[0]}, "erasure", "list")
+	if code != exitFailure || !strings.HasPrefix(stderr, "Error: there is no deployment with topics clerk.*") || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("got exit code %d and %q, want 1 and one line that names the prefix", code, stderr)
 	}
 }
 

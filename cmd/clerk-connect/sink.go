@@ -18,8 +18,23 @@ func newSink() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sink",
 		Short: "Prepare and look after the destinations of SINKS",
-		Args:  noArguments,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Long: `sink prepares the destinations of SINKS, and looks after the sinks that run.
+
+init and test take the settings of the sink that they name, SINKS and
+SINK_<NAME>_*, and talk to nothing but its destination.
+
+list, status, pause, resume and restart need KAFKA_BROKERS and, where the running
+processes have them, TOPIC_PREFIX and SCHEMA_REGISTRY_*. What they ask for is
+written to Kafka; the running processes follow within seconds, others when they
+are started.`,
+		Example: `  # Before a real user goes there
+  clerk-connect sink init postgres
+  clerk-connect sink test postgres
+
+  # Is every sink where it should be?
+  clerk-connect sink status`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newSinkInit(), newSinkTest(), newSinkList(), newSinkStatus(), newSinkPause(), newSinkResume(), newSinkRestart())
 	return cmd

@@ -24,6 +24,9 @@ const stalledAfter = 60 * time.Second
 // nothing came any more.
 var ErrStalled = errors.New("partition read stalled")
 
+// ErrNoPartition means that the topic is not there, or not that partition.
+var ErrNoPartition = errors.New("no such partition")
+
 // Read calls each for every committed record of a partition, in order, from
 // the start up to the end as it is when Read is called, and returns when it
 // has read all of them. Transactions that are open then are waited for: what
@@ -76,7 +79,7 @@ func bounds(ctx context.Context, client *kgo.Client, topic string, partition int
 	first, ok := starts.Lookup(topic, partition)
 	last, ok2 := ends.Lookup(topic, partition)
 	if !ok || !ok2 {
-		return 0, 0, errors.New("no such partition")
+		return 0, 0, ErrNoPartition
 	}
 	return first.Offset, last.Offset, errors.Join(first.Err, last.Err)
 }
