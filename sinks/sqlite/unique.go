@@ -144,7 +144,7 @@ func (w *writer) take(c usertable.Column, clerkID string) error {
 func (w *writer) movable(u uniqueKey) (usertable.Column, bool) {
 	var ours []usertable.Column
 	for _, c := range w.plan.Columns {
-		if u.of(c.Name) && !c.Expression.Constant() {
+		if u.of(c.Name) {
 			ours = append(ours, c)
 		}
 	}

@@ -90,11 +90,13 @@ func (h Holder) yields(claim Claim) bool {
 }
 
 // Vacatable returns which of a unique key's columns is given up by a user who
-// must wait: the first that can be vacant. ok is false if none can: then the
-// users of such a key wait without settling.
+// must wait: the first that can be vacant and is no constant, which says where a
+// user belongs and not who he is, as tenant = 'acme'. ok is false if none can:
+// then the users of such a key wait without settling.
 func Vacatable(key []Column) (c Column, ok bool) {
 	for _, c := range key {
-		if kind := c.Kind(); !c.Required || kind == mapping.Text || kind == mapping.Part {
+		kind := c.Kind()
+		if !c.Expression.Constant() && (!c.Required || kind == mapping.Text || kind == mapping.Part) {
 			return c, true
 		}
 	}

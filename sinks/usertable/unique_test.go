@@ -76,9 +76,10 @@ func TestSettle_OrderOfClaims(t *testing.T) {
 func TestVacatable(t *testing.T) {
 	t.Parallel()
 	text := Column{Name: "email", Expression: mapping.Must("email"), Required: true}
-	number := Column{Name: "n", Expression: mapping.Must("3"), Required: true}
-	optional := Column{Name: "o", Expression: mapping.Must("3")}
-	for want, key := range map[string][]Column{"email": {number, text}, "o": {number, optional, text}, "": {number}} {
+	number := Column{Name: "n", Expression: mapping.Must("create_organizations_limit"), Required: true}
+	optional := Column{Name: "o", Expression: mapping.Must("create_organizations_limit")}
+	tenant := Column{Name: "t", Expression: mapping.Must("'acme'")}
+	for want, key := range map[string][]Column{"email": {tenant, number, text}, "o": {number, optional, text}, "": {number, tenant}} {
 		if got, ok := Vacatable(key); got.Name != want || ok != (want != "") {
 			t.Errorf("Vacatable: got %q, %v, want %q", got.Name, ok, want)
 		}

@@ -67,6 +67,7 @@ func Run(t *testing.T, bed Bed) {
 		{"Email", email},
 		{"Unique", unique},
 		{"UniqueForGood", uniqueForGood},
+		{"UniqueConstant", uniqueConstant},
 		{"UniqueStrangers", uniqueStrangers},
 		{"UniqueRandom", uniqueRandom},
 		{"Deletion", deletion},

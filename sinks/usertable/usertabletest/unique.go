@@ -82,13 +82,32 @@ func uniqueForGood(t *testing.T, bed Bed) {
 		}
 		expect(map[string]string{"user_1": "pending-user_1@email.invalid", "user_2": "a@example.com"})
 	}
-	err := sink.Apply(t.Context(), []sinks.Record{Person("user_3", 6, "c@example.com"), Person("user_4", 5, "c@example.com")})
-	if got := sinks.Classify(Failure(err, 1)); got.HeldBy != "user_3" || Failure(err, 0) != nil {
-		t.Errorf("Apply of both: got %v, want the older to wait for user_3", err)
+	newer, older := Person("user_3", 6, "c@example.com"), Person("user_4", 5, "c@example.com")
+	for i, batch := range [][]sinks.Record{{older, newer}, {newer, older}} { // before either has it, and after
+		err := sink.Apply(t.Context(), batch)
+		if got := sinks.Classify(Failure(err, i)); got.HeldBy != "user_3" || Failure(err, 1-i) != nil {
+			t.Errorf("Apply of both, the older at %d: got %v, want that to wait for user_3", i, err)
+		}
 	}
 	sinktest.MustApply(t, sink, sinktest.Erase("user_3", 7), sinktest.Erase("user_4", 7), sinktest.Erase("user_2", 3))
 	sinktest.MustApply(t, sink, Person("user_1", 1, "a@example.com"))
 	expect(map[string]string{"user_1": "a@example.com"})
+}
+
+// uniqueConstant has a key with a constant in it, by which the users of one
+// application are told from another's: what moves is the address.
+func uniqueConstant(t *testing.T, bed Bed) {
+	application := bed.New(t, false)
+	application.Exec(t, "CREATE UNIQUE INDEX role_email ON %users (role, email)")
+	settings := Settings()
+	settings.Columns = "role = 'guest', email = email"
+	sink := application.Open(t, settings)
+	sinktest.MustApply(t, sink, Person("user_1", 1, "a@example.com"))
+	sinktest.MustApply(t, sink, Person("user_2", 2, "a@example.com"))
+	users := application.Users(t)
+	if users["user_1"]["role"] != "guest" || users["user_1"]["email"] != "" || users["user_2"]["email"] != "a@example.com" {
+		t.Errorf("got %v, want the address to move, and nothing else", users)
+	}
 }
 
 // uniqueStrangers has rows hold the address of whom nothing is known: nothing
