@@ -54,8 +54,12 @@ func TestVerify_EachColumn(t *testing.T) {
 			seq := int64(2)
 			before := b.rows(t)
 			b.hands.set(t, false, "users-3", seq, c.name, value)
-			if _, findings := b.verify(t); len(findings) == 0 {
+			_, findings := b.verify(t)
+			if len(findings) == 0 {
 				t.Errorf("%s was edited and nothing was found", c.name)
+			}
+			if c.name == "format" && !strings.Contains(fmt.Sprint(findings), "has format 999: this program knows 1") {
+				t.Errorf("a format of another program's: got %v", findings)
 			}
 			chain := "users-3"
 			switch c.name { // where the row is now
