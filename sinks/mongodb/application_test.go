@@ -233,6 +233,59 @@ func TestSchema(t *testing.T) {
 	})
 }
 
+// TestSchema_Closed has a schema that takes no paths but its own: Open names
+// those that it does not have.
+func TestSchema_Closed(t *testing.T) {
+	t.Parallel()
+	closed := func(paths ...string) bson.M {
+		properties := bson.M{"_id": bson.M{}}
+		for _, path := range paths {
+			properties[path] = bson.M{}
+		}
+		return bson.M{"$jsonSchema": bson.M{"additionalProperties": false, "required": bson.A{"email"}, "properties": properties}}
+	}
+	for _, test := range []struct {
+		name         string
+		validator    bson.M
+		settings     []bson.E
+		transactions bool
+		want         string // in the error; "": none
+	}{
+		{"all there", closed("clerkId", "email", "profile", "deletedAt"), nil, true, ""},
+		{"two missing", closed("clerkId", "email"), nil, true, "does not have: deletedAt, profile:"},
+		{"the version of a single server missing", closed("clerkId", "email", "profile", "deletedAt"), nil, false, "does not have: clerkConnect:"},
+		{"all there of a single server", closed("clerkId", "email", "profile", "deletedAt", "clerkConnect"), nil, false, ""},
+		{"a warning", closed("clerkId"), []bson.E{{Key: "validationAction", Value: "warn"}}, true, ""},
+		{"switched off", closed("clerkId"), []bson.E{{Key: "validationLevel", Value: "off"}}, true, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t)
+			command(t, s.db.Collection("users"), "create", append(test.settings, bson.E{Key: "validator", Value: test.validator})...)
+			cfg := s.config(test.transactions)
+			cfg.Collection, cfg.Deletion, cfg.Fields = "users", usertable.DeletionSoft, "email = email, profile.first = first_name, profile.last = last_name"
+			sink := newSink(t, cfg)
+			defer sink.Close()
+			err := sink.Open(t.Context())
+			if test.want == "" {
+				if err != nil {
+					t.Fatalf("Open: %v", err)
+				}
+				r := usertabletest.Person("user_1", 1, "a@example.com")
+				if test.settings != nil {
+					r = usertabletest.Person("user_1", 1, "") // which a schema that only warns does not require
+				}
+				sinktest.MustApply(t, sink, r)
+				return
+			}
+			sinktest.ExpectClass(t, "Open", err, sinks.ClassFatal, sinks.ReasonMisconfigured)
+			if err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("Open: got %v, want a word about %q", err, test.want)
+			}
+		})
+	}
+}
+
 // TestPlainUniqueIndex shows that an index that counts a missing address as a
 // value asks for one, because no more than one user could be without.
 func TestPlainUniqueIndex(t *testing.T) {

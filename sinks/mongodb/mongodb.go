@@ -235,14 +235,54 @@ func (d *database) options(ctx context.Context) (schema bson.Raw, err error) {
 			if capped, _ := found[0].Lookup("options", "capped").BooleanOK(); capped {
 				return nil, sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("collection %s is capped, and loses its oldest users: name one that is not, or convert it", d.users.Name()))
 			}
-			schema, _ = found[0].Lookup("options", "validator", "$jsonSchema").DocumentOK()
-			return schema, nil
+			action, _ := found[0].Lookup("options", "validationAction").StringValueOK()
+			level, _ := found[0].Lookup("options", "validationLevel").StringValueOK()
+			if action != "warn" && level != "off" {
+				schema, _ = found[0].Lookup("options", "validator", "$jsonSchema").DocumentOK()
+			}
+			return schema, d.known(schema)
 		}
 	}
 	if marked := sinks.Classify(classify("look at the schema", 0, err)); err != nil && marked.Reason != sinks.ReasonUnauthorized {
 		return nil, &marked
 	}
 	return nil, nil
+}
+
+// known returns an error if a schema that takes no paths but those that it names
+// does not name one of ours: every user would be refused.
+func (d *database) known(schema bson.Raw) error {
+	more, isBool := schema.Lookup("additionalProperties").BooleanOK()
+	if !isBool || more || schema.Lookup("patternProperties").Type != 0 {
+		return nil
+	}
+	var unknown []string
+	for _, path := range d.paths() {
+		key, _, _ := strings.Cut(path, ".")
+		if schema.Lookup("properties", key).Type == 0 {
+			unknown = append(unknown, key)
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	slices.Sort(unknown)
+	return sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("the schema of collection %s takes no paths but its own, and does not have: %s: add them to it, or take them out of FIELDS", d.users.Name(), strings.Join(slices.Compact(unknown), ", ")))
+}
+
+// paths returns those that are written.
+func (d *database) paths() []string {
+	paths := []string{"_id", d.plan.key}
+	for _, f := range slices.Concat(d.plan.fields, d.plan.inserts) {
+		paths = append(paths, f.Name)
+	}
+	if d.plan.deletedAt != "" {
+		paths = append(paths, d.plan.deletedAt)
+	}
+	if !d.transactions {
+		paths = append(paths, rankPath)
+	}
+	return paths
 }
 
 // required reports whether a JSON schema wants each part of path to be there.
