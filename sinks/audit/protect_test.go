@@ -23,7 +23,8 @@ func attempts(b bed) []string {
 	switch b.cfg.scheme() {
 	case "sqlite":
 		other := strings.Replace(strings.Join(columnNames(), ", "), "entry", "entry || 'x'", 1) // at the same place
-		return append(list, "INSERT OR REPLACE INTO "+log+" SELECT * FROM "+log, "INSERT OR REPLACE INTO "+log+" SELECT "+other+" FROM "+log, "REPLACE INTO "+client+" SELECT * FROM "+client)
+		elsewhere := strings.Replace(strings.Join(columnNames(), ", "), "seq", "seq + 100", 1)  // with the same entry
+		return append(list, "INSERT OR REPLACE INTO "+log+" SELECT * FROM "+log, "INSERT OR REPLACE INTO "+log+" SELECT "+elsewhere+" FROM "+log, "INSERT OR REPLACE INTO "+log+" SELECT "+other+" FROM "+log, "REPLACE INTO "+client+" SELECT * FROM "+client)
 	case "mysql":
 		return append(list, "TRUNCATE TABLE "+log, "REPLACE INTO "+log+" SELECT * FROM "+log,
 			"INSERT INTO "+log+" SELECT * FROM "+log+" AS l ON DUPLICATE KEY UPDATE action = 'x'")
@@ -68,6 +69,30 @@ func TestOpen_Unprotected(t *testing.T) {
 		b.open(t)
 		b.mustBeIntact(t)
 	})
+}
+
+// TestOpen_UnprotectedInPart: one trigger that is gone, or that does not fire, is
+// enough.
+func TestOpen_UnprotectedInPart(t *testing.T) {
+	for _, database := range databases {
+		t.Run(database.name, func(t *testing.T) {
+			t.Parallel()
+			for n, all := 0, 1; n < all; n++ {
+				b := database.bed(t)
+				hands, ok := b.hands.(*sqlHands)
+				if !ok {
+					t.Skip("MongoDB has no triggers")
+				}
+				if all = len(hands.disarm); !strings.Contains(hands.disarm[n], "TRIGGER") {
+					continue
+				}
+				b.open(t)
+				hands.exec(t, hands.disarm[n])
+				err := b.sink(t, func(c *Config) { c.CreateTables = false }).Open(t.Context())
+				sinktest.ExpectClass(t, "Open after "+hands.disarm[n], err, sinks.ClassFatal, sinks.ReasonMisconfigured)
+			}
+		})
+	}
 }
 
 func TestOpen_NothingThere(t *testing.T) {
