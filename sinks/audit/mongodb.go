@@ -138,12 +138,17 @@ func (s *mongoStore) ready(ctx context.Context) error {
 		}
 		there := map[string]bool{}
 		for _, spec := range specs {
-			there[spec.Name] = spec.Unique == nil || *spec.Unique || spec.Name != "chain"
+			there[spec.Name] = spec.Name != "chain" || spec.Unique != nil && *spec.Unique
 		}
 		for _, index := range mongoIndexes {
-			if index.client == (in == s.clients) && !there[index.name] {
-				return sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("collection %s has no index %s: create it, by clerk-connect sink init, or set CREATE_TABLES=true", in.Name(), index.name))
+			if index.client != (in == s.clients) || there[index.name] {
+				continue
 			}
+			missing := index.name
+			if index.unique {
+				missing += ", which must be unique"
+			}
+			return sinks.Fatal(sinks.ReasonMisconfigured, fmt.Errorf("collection %s has no index %s: create it, by clerk-connect sink init, or set CREATE_TABLES=true", in.Name(), missing))
 		}
 	}
 	return nil

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
 	"clerkconnect/schemas"
 	"clerkconnect/sinks"
 	"clerkconnect/sinks/sinktest"
@@ -256,4 +259,25 @@ func readmeQuery(t testing.TB) string {
 		t.Fatal("README.md has no such statement")
 	}
 	return "-- the rows at which" + query
+}
+
+// TestOpen_MongoDBForks: without the unique index two processes could fork a
+// chain.
+func TestOpen_MongoDBForks(t *testing.T) {
+	everywhere(t, func(t *testing.T, b bed) {
+		hands, ok := b.hands.(*mongoHands)
+		if !ok {
+			t.Skip("the primary key of SQL's tables is part of them")
+		}
+		b.open(t)
+		log := hands.db.Collection(defaultTable)
+		if err := log.Indexes().DropOne(t.Context(), "chain"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := log.Indexes().CreateOne(t.Context(), mongo.IndexModel{Keys: mongoIndexes[0].keys, Options: options.Index().SetName("chain")}); err != nil {
+			t.Fatal(err)
+		}
+		err := b.sink(t, func(c *Config) { c.CreateTables = false }).Open(t.Context())
+		sinktest.ExpectClass(t, "Open", err, sinks.ClassFatal, sinks.ReasonMisconfigured)
+	})
 }
