@@ -118,7 +118,7 @@ func (d *desk) connect(ctx context.Context, options []kgo.Opt) error {
 func ping(ctx context.Context, client *kgo.Client, cfg kafka.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
-	if err := client.Ping(ctx); err != nil {
+	if err := cfg.Reach(ctx, client); err != nil {
 		return fmt.Errorf("reach Kafka at %s: %w", strings.Join(cfg.Brokers, ","), err)
 	}
 	return nil

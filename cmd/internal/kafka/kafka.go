@@ -3,13 +3,16 @@
 package kafka
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
@@ -67,6 +70,20 @@ func (c Config) Validate() error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// Reach returns nil if a broker answers client, else an error that names the
+// setting where it is about the login: a broker that refuses one says little,
+// or closes the connection.
+func (c Config) Reach(ctx context.Context, client *kgo.Client) error {
+	err := client.Ping(ctx)
+	var first *kgo.ErrFirstReadEOF // which has advice of its own
+	refused := errors.Is(err, io.EOF) && !errors.As(err, &first) || errors.Is(err, kerr.IllegalSaslState) ||
+		errors.Is(err, kerr.SaslAuthenticationFailed) || errors.Is(err, kerr.UnsupportedSaslMechanism)
+	if c.SASLMechanism != "" && refused {
+		return fmt.Errorf("%w: see KAFKA_SASL_*, and whether this listener wants a login", err)
+	}
+	return err
 }
 
 // tls returns nil if connections are not encrypted.

@@ -59,10 +59,14 @@ func TestOptions_LogInOverTLS(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer client.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			if err := client.Ping(ctx); (err == nil) != test.works {
-				t.Errorf("Ping: got %v, want success %v", err, test.works)
+			err = cfg.Reach(ctx, client)
+			if (err == nil) != test.works {
+				t.Errorf("Reach: got %v, want success %v", err, test.works)
+			}
+			if err != nil && (!strings.Contains(err.Error(), "KAFKA_SASL_") || strings.Contains(err.Error(), test.password)) {
+				t.Errorf("Reach: got %v, want it to name the settings and no password", err)
 			}
 		})
 	}

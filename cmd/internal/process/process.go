@@ -167,7 +167,7 @@ func (p *Process) connect(ctx context.Context) (err error) {
 	}
 	warnings := throttle.New(p.settings.Logger)
 	for {
-		err := p.client.Ping(ctx)
+		err := p.settings.Config.Kafka.Reach(ctx, p.client)
 		if err == nil {
 			break
 		}
