@@ -316,15 +316,15 @@ func (t *trial) clean(ctx context.Context) error {
 func advice(problem sinks.Error) string {
 	switch problem.Reason {
 	case sinks.ReasonUnauthorized:
-		return "Credentials or rights are missing: see the sink's README, \"rights\"."
+		return "Credentials are wrong, or rights are missing: see the sink's README."
 	case sinks.ReasonMisconfigured:
-		return "A table, a field or a setting is not as it must be: clerk-connect sink init NAME --dry-run, clerk-connect config."
+		return "A table, a field or a setting is not as it must be: see clerk-connect sink init --dry-run, and the sink's README."
 	case sinks.ReasonUnavailable, sinks.ReasonTimeout:
 		return "The destination did not answer: address, network, TLS?"
 	case sinks.ReasonRateLimited:
 		return "The destination limits us: does another program use the same key?"
 	case sinks.ReasonInvalidRecord, sinks.ReasonTooLarge:
-		return "The destination refuses the made-up user: does it demand a field that the mapping does not fill?"
+		return "The destination refuses the made-up user: does the mapping fill all that it demands, with values that it takes?"
 	case sinks.ReasonConflict:
 		return "Another user, or a lock, holds what this one needs."
 	}

@@ -191,6 +191,8 @@ func (p *parser) term() (term, error) {
 	switch {
 	case p.done():
 		return term{}, p.fail("an expression is missing")
+	case p.text[p.at] == '"':
+		return term{}, p.fail("text stands between ' and ', not between double quotes")
 	case p.text[p.at] == '\'':
 		text, err := p.quoted('\'')
 		return constant(Text, CleanText(text)), err
@@ -250,6 +252,7 @@ func (p *parser) field(name string) (term, error) {
 	all := Fields()
 	at := slices.IndexFunc(all, func(f Field) bool { return f.Name == name })
 	if at < 0 {
+		p.at -= len(name) // where it begins
 		return term{}, p.fail("there is no field %q: use one of id, full_name, uuid, %s", name, names(all))
 	}
 	f := all[at]
