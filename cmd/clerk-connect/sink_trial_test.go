@@ -92,7 +92,7 @@ func TestTrial_CleansUp(t *testing.T) {
 	if !errors.Is(err, errTrial) || len(store.Users()) != 0 {
 		t.Errorf("run: %v, left %d users", err, len(store.Users()))
 	}
-	for _, part := range []string{"change     FAILED", "invalid_record", "demand a field", "cleaned up"} {
+	for _, part := range []string{"change     FAILED", "invalid_record", "does the mapping fill", "cleaned up"} {
 		if !strings.Contains(out, part) {
 			t.Errorf("no %q in\n%s", part, out)
 		}
