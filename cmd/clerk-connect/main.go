@@ -38,12 +38,19 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	return tell(ctx, root.ExecuteContext(ctx), stderr)
+}
+
+// tell says how a command has ended and returns the exit code.
+func tell(ctx context.Context, err error, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		fmt.Fprintln(stderr, "Interrupted.") // a script must not take it for done
+		if err.Error() != context.Canceled.Error() {
+			fmt.Fprintf(stderr, "Error: %v\n", err) // what the command has left behind, say
+		}
 		return exitFailure
 	}
 	var problems config.Problems

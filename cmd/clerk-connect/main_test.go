@@ -292,6 +292,21 @@ func TestLedger_OfNoDeployment(t *testing.T) {
 	}
 }
 
+// TestTell_AnInterruptionHidesNothing: sink test may have to leave its user.
+func TestTell_AnInterruptionHidesNothing(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var stderr bytes.Buffer
+	if code := tell(ctx, errors.Join(context.Canceled, errors.New("remove user_x by hand")), &stderr); code != exitFailure || !strings.Contains(stderr.String(), "by hand") {
+		t.Errorf("got exit code %d and %q, want 1 and what is to be done by hand", code, stderr.String())
+	}
+	stderr.Reset()
+	if tell(ctx, errors.Join(context.Canceled, nil), &stderr); stderr.String() != "Interrupted.\n" {
+		t.Errorf("got %q, want that it is interrupted and no more", stderr.String())
+	}
+}
+
 // TestInterrupted: a script must not take what a signal has ended for done,
 // unless it is what runs until then.
 func TestInterrupted(t *testing.T) {
