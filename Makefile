@@ -56,7 +56,7 @@ soak: ## long searches: HISTORIES random interleavings, many kills (make service
 reference: ## write the configuration reference into README.md, from the code
 	go run ./cmd/clerk-connect config reference --write README.md
 
-services: ## start Kafka, PostgreSQL, a Schema Registry; print addresses
+services: ## start Kafka, the databases, a Schema Registry; print addresses
 	@deployments/servers/servers.sh start
 
 services-stop: ## stop them
