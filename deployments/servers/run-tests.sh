@@ -33,13 +33,15 @@ gotestsum=gotest.tools/gotestsum@v1.13.0
 unsteady=$(mktemp)
 trap 'rm -f "$unsteady"' EXIT
 
+# Without the cache, which does not see that a program which a test builds and
+# starts has changed.
 status=0
 if [ "$ci" = true ]; then
   go run $gotestsum --format standard-quiet --hide-summary skipped --packages ./... --rerun-fails=1 --rerun-fails-max-failures=6 \
     --rerun-fails-abort-on-data-race --rerun-fails-run-root-test --rerun-fails-report "$unsteady" \
-    -- ${race[@]+"${race[@]}"} -timeout 20m || status=1
+    -- ${race[@]+"${race[@]}"} -count=1 -timeout 20m || status=1
 else
-  go test ${race[@]+"${race[@]}"} -timeout 20m ./... || status=1
+  go test ${race[@]+"${race[@]}"} -count=1 -timeout 20m ./... || status=1
 fi
 # The order of events once more, without the race detector and much longer.
 go test ./connector/sequencer -run 'TestConverges' -count=1 -rapid.checks="${HISTORIES:-100000}" -timeout 20m || status=1
