@@ -33,6 +33,11 @@ never printed. It connects to nothing.`,
 				return &usageError{err}
 			}
 			c, problems := config.Load(config.Environment(), chosen)
+			if problems == nil {
+				for _, warning := range c.Warnings(chosen) {
+					fmt.Fprintln(cmd.ErrOrStderr(), "Warning:", warning)
+				}
+			}
 			return errors.Join(c.Show(cmd.OutOrStdout()), problems)
 		},
 	}

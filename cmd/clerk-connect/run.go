@@ -55,6 +55,9 @@ that was acknowledged is lost then either.`,
 			}
 			logger := c.Log.Logger(cmd.ErrOrStderr())
 			logger.Info("starting", "version", version(), "roles", chosen, "instance", c.InstanceName, "admin", c.Admin.Addr)
+			for _, warning := range c.Warnings(chosen) {
+				logger.Warn(warning)
+			}
 			err = runRoles(cmd.Context(), c, chosen, logger)
 			if problems := (config.Problems)(nil); errors.As(err, &problems) {
 				return err // told like every problem of settings

@@ -79,6 +79,12 @@ func (c Config) Validate(d Defaults) error {
 	return errors.Join(append(problems, err)...)
 }
 
+// Mapping returns what a person has mapped, and by which variable.
+func (c Config) Mapping() (variable string, list []mapping.Assignment) {
+	list, _ = mapping.ParseAssignments(c.Properties) // Validate tells what is wrong with it
+	return "PROPERTIES", list
+}
+
 // ParseProperties reads the mapping in a setting. The error names the setting.
 func ParseProperties(variable, text string, d Defaults) ([]mapping.Assignment, error) {
 	list, err := mapping.ParseAssignments(text)

@@ -2,6 +2,7 @@ package mapping
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,6 +60,25 @@ func (e Expression) Constant() bool { return len(e.terms) == 0 || e.terms[0].con
 // Of reports whether the field of that name is the expression's first
 // alternative.
 func (e Expression) Of(field string) bool { return len(e.terms) > 0 && e.terms[0].name == field }
+
+// Empty reports whether no user has a value, once the fields for which leftOut
+// is true are never synced.
+func (e Expression) Empty(leftOut func(field string) bool) bool {
+	return len(e.terms) > 0 && !slices.ContainsFunc(e.terms, func(t term) bool { return !t.empty(leftOut) })
+}
+
+func (t term) empty(leftOut func(field string) bool) bool {
+	switch field, _, _ := strings.Cut(t.name, "."); field {
+	case "", "id", "uuid":
+		return false
+	case "email":
+		return leftOut("email_addresses") || leftOut("primary_email_address_id")
+	case "full_name":
+		return leftOut("first_name") && leftOut("last_name")
+	default:
+		return leftOut(field)
+	}
+}
 
 // Value returns the expression's value for a user: nil, or what Kind says.
 func (e Expression) Value(clerkID string, u *schemas.User) any {

@@ -42,6 +42,12 @@ type reference struct {
 	refers           string // path of the users document whose value it holds
 }
 
+// Mapping returns what a person has mapped, and by which variable.
+func (c Config) Mapping() (variable string, list []mapping.Assignment) {
+	list, _ = mapping.ParseAssignments(c.Fields) // Validate tells what is wrong with it
+	return "FIELDS", list
+}
+
 // newPlan returns the plan of c, or what is wrong with its paths.
 func newPlan(c Config) (plan, error) {
 	p := plan{key: c.KeyField, deletion: c.Deletion, mapped: strings.TrimSpace(c.Fields) != ""}

@@ -84,6 +84,12 @@ func (c Config) Validate() error {
 	return errors.Join(append(problems, err, c.checkColumns())...)
 }
 
+// Mapping returns what a person has mapped, and by which variable.
+func (c Config) Mapping() (variable string, list []mapping.Assignment) {
+	list, _ = mapping.ParseAssignments(c.Columns) // Validate tells what is wrong with it
+	return "COLUMNS", list
+}
+
 // checkColumns returns what is wrong with the two mappings.
 func (c Config) checkColumns() error {
 	var problems []error
