@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"clerkconnect/schemas"
@@ -121,7 +122,20 @@ func (s *Sink) Apply(ctx context.Context, batch []sinks.Record) error {
 			continue
 		}
 		steps[i] = step
-		operations = append(operations, identify(i, r, step))
+	}
+	there, err := s.there(ctx, batch, steps)
+	if err != nil {
+		return err
+	}
+	for i, r := range batch {
+		step, changed := steps[i]
+		write := step.Changed
+		if !there[r.ClerkID] {
+			write = step.All
+		}
+		if changed {
+			operations = append(operations, identify(i, r, write))
+		}
 	}
 	refused, err := s.send(ctx, operations)
 	if err != nil {
@@ -148,6 +162,45 @@ func (s *Sink) Apply(ctx context.Context, batch []sinks.Record) error {
 		}
 	}
 	return failed.Err()
+}
+
+// mostAsked is how many people the App API is asked for at once.
+// https://docs.customer.io/integrations/api/app/#operation/getPeopleById
+const mostAsked = 100
+
+// there asks the App API for the people to whom only a part is to be written: whom
+// somebody has deleted in the workspace would come back with that part alone.
+func (s *Sink) there(ctx context.Context, batch []sinks.Record, steps map[int]contact.Step) (map[string]bool, error) {
+	var ids []string
+	for i, r := range batch {
+		if len(steps[i].Changed) < len(steps[i].All) {
+			ids = append(ids, r.ClerkID)
+		}
+	}
+	there := map[string]bool{}
+	for part := range slices.Chunk(ids, mostAsked) {
+		answer, err := s.client.Do(ctx, rest.Request{
+			Name: "look for people", Method: http.MethodPost, BaseURL: s.cfg.AppBaseURL, Header: s.app,
+			Path: "/v1/customers/attributes", Query: url.Values{"id_type": {"id"}}, Body: map[string][]string{"ids": part},
+		})
+		if err != nil {
+			return nil, err
+		}
+		var list struct {
+			Customers []struct {
+				Customer struct {
+					ID string `json:"id"`
+				} `json:"customer"`
+			} `json:"customers"`
+		}
+		if err := answer.Decode(&list); err != nil {
+			return nil, err
+		}
+		for _, c := range list.Customers {
+			there[c.Customer.ID] = true
+		}
+	}
+	return there, nil
 }
 
 // welcome sends the event of the new users that were taken. It comes after them:

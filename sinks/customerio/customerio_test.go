@@ -68,8 +68,13 @@ func destination(h *imitation, change func(*customerio.Config)) sinktest.Destina
 				defer h.mu.Unlock()
 				return len(h.people)
 			},
-			Page:        func(testing.TB) func() { return h.Page() },
-			Revoke:      func(testing.TB) func() { return h.Revoke() },
+			Page:   func(testing.TB) func() { return h.Page() },
+			Revoke: func(testing.TB) func() { return h.Revoke() },
+			Delete: func(_ testing.TB, id string) {
+				h.mu.Lock()
+				defer h.mu.Unlock()
+				delete(h.people, id)
+			},
 			Edit:        func(_ testing.TB, id string) { attributes(id)["email"] = "edited@example.com" },
 			Unsubscribe: func(_ testing.TB, id string) { attributes(id)["unsubscribed"] = true },
 			Subscribed:  func(_ testing.TB, id string) bool { return attributes(id)["unsubscribed"] != true },

@@ -78,6 +78,8 @@ func (h *imitation) serve(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case h.Revoked() || r.Header.Get("Authorization") != want:
 		fail(w, 401, "Unauthorized request")
+	case isApp && r.Method == http.MethodPost && id == "attributes":
+		h.list(w, r)
 	case isApp:
 		h.attributes(w, strings.TrimSuffix(id, "/attributes"))
 	case r.Method == http.MethodGet && r.URL.Path == "/api/v1/accounts/region":
@@ -99,13 +101,33 @@ func (h *imitation) attributes(w http.ResponseWriter, id string) {
 		answer(w, 404, object{"errors": []object{{"detail": "not found (reference 01FCCC6WTYJ24V0W2BX96BW0GT)", "status": "404"}}})
 		return
 	}
+	answer(w, 200, p.show(id))
+}
+
+func (p *profile) show(id string) object {
 	shown := object{"id": id, "cio_id": p.cioID}
 	for name, value := range p.attributes {
 		shown[name] = fmt.Sprint(value)
 	}
-	answer(w, 200, object{"customer": object{
+	return object{"customer": object{
 		"id": id, "attributes": shown, "timestamps": object{"id": 1628208069}, "unsubscribed": p.attributes["unsubscribed"] == true, "devices": []object{},
-	}})
+	}}
+}
+
+// list shows up to 100 people, and leaves out who is not there.
+func (h *imitation) list(w http.ResponseWriter, r *http.Request) {
+	var body struct{ IDs []string }
+	if json.NewDecoder(r.Body).Decode(&body) != nil || len(body.IDs) == 0 || len(body.IDs) > 100 || r.URL.Query().Get("id_type") != "id" {
+		answer(w, 400, object{"errors": []object{{"detail": "malformed", "status": "400"}}})
+		return
+	}
+	list := []object{}
+	for _, id := range body.IDs {
+		if p := h.people[id]; p != nil {
+			list = append(list, p.show(id))
+		}
+	}
+	answer(w, 200, object{"customers": list})
 }
 
 type op struct {

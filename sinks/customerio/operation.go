@@ -39,9 +39,9 @@ func (s *Sink) erase(record int, r sinks.Record) operation {
 
 // identify creates a person or changes the attributes that are named. The empty
 // text clears one.
-func identify(record int, r sinks.Record, step contact.Step) operation {
-	attributes := make(map[string]any, len(step.Changed))
-	for name, value := range step.Changed {
+func identify(record int, r sinks.Record, properties contact.Properties) operation {
+	attributes := make(map[string]any, len(properties))
+	for name, value := range properties {
 		if value == nil {
 			value = ""
 		}

@@ -53,6 +53,37 @@ func TestIdentify_OnlyWhatChanged(t *testing.T) {
 	}
 }
 
+// Who is there is asked of a hundred at once, and only where a part is written.
+func TestThere_AHundredAtOnce(t *testing.T) {
+	t.Parallel()
+	h := newImitation(t, resttest.NewClock(fast))
+	sink := openSink(t, config(h))
+	var first, second []sinks.Record
+	for i := range 150 {
+		first = append(first, sinks.Track(sinktest.Change(fmt.Sprintf("user_%d", i), 1)))
+	}
+	before := h.Requests()
+	sinktest.MustApply(t, sink, first...)
+	if n := h.Requests() - before; n != 1 {
+		t.Errorf("150 new people: %d requests, want 1", n)
+	}
+	delete(h.people, "user_7")
+	for _, r := range first {
+		next := sinks.Track(sinktest.Change(r.ClerkID, 2))
+		next.State, next.Change.User = r.Result().State, r.Change.User
+		next.Change.User.FirstName = new("Grace")
+		second = append(second, next)
+	}
+	before = h.Requests()
+	sinktest.MustApply(t, sink, second...)
+	if n := h.Requests() - before; n != 3 {
+		t.Errorf("150 changes: %d requests, want 3", n)
+	}
+	if email := h.people["user_7"].attributes["email"]; email != *second[7].Change.User.PrimaryEmailAddress {
+		t.Errorf("one who was deleted in the workspace has the address %v", email)
+	}
+}
+
 // Each of the two keys is told from a right one before anything is written.
 func TestOpen_Keys(t *testing.T) {
 	t.Parallel()

@@ -61,6 +61,11 @@ func destination(h *imitation, change func(*hubspot.Config)) sinktest.Destinatio
 			Contacts: func(testing.TB) int { return len(h.live()) },
 			Page:     func(testing.TB) func() { return h.Page() },
 			Revoke:   func(testing.TB) func() { return h.Revoke() },
+			Delete: func(_ testing.TB, id string) {
+				h.mu.Lock()
+				defer h.mu.Unlock()
+				h.archive(h.find("clerk_user_id", id))
+			},
 			Edit: func(_ testing.TB, id string) {
 				h.edit(id, func(p *person) {
 					p.properties = map[string]string{"email": "edited@example.com", "firstname": "Edited"}

@@ -28,6 +28,8 @@ type imitation struct {
 	blocked    map[string]bool   // addresses
 	lists      map[string]map[string]bool
 	failReads  bool // batch/read is out of order
+	upserted   int  // calls of batch/upsert
+	lastUpsert int  // after so many it is out of order; 0: never
 	silent     bool // it says nothing of the first of a batch
 	wholeBatch bool // it does not honour trace ids: one bad input fails the batch
 }
@@ -206,6 +208,11 @@ func (h *imitation) gdprDelete(w http.ResponseWriter, r *http.Request) {
 	answer(w, 204, nil)
 }
 
+func (h *imitation) archive(p *person) {
+	h.forget(p)
+	p.archived = true
+}
+
 // forget frees the unique values of a contact.
 func (h *imitation) forget(p *person) {
 	for name, value := range p.properties {
@@ -264,12 +271,18 @@ func (h *imitation) batch(w http.ResponseWriter, r *http.Request, what string) {
 	if what == "archive" {
 		for _, in := range body.Inputs {
 			if p := h.find("", in.ID); p != nil {
-				h.forget(p)
-				p.archived = true
+				h.archive(p)
 			}
 		}
 		answer(w, 204, nil)
 		return
+	}
+	if what == "upsert" {
+		if h.lastUpsert > 0 && h.upserted >= h.lastUpsert {
+			fail(w, 503, "INTERNAL_ERROR", "out of order", nil)
+			return
+		}
+		h.upserted++
 	}
 	h.batchAnswer(w, what, body.Inputs, body.IDProperty)
 }

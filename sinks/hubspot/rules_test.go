@@ -2,6 +2,7 @@ package hubspot_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -141,6 +142,78 @@ func TestApply_SendsOnlyWhatChanged(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// A contact that a person has deleted comes back whole, also after an attempt that
+// died when it had written a part, and also if it is one from a form that becomes the
+// user's in its place.
+func TestApply_ContactDeleted(t *testing.T) {
+	t.Parallel()
+	for name, left := range map[string]map[string]string{
+		"a part is there": {"clerk_user_id": "user_1", "firstname": "Grace"},
+		"one from a form": {"email": "ada@example.com"},
+	} {
+		h := fast1(t)
+		sink := open(t, h)
+		first := record("user_1", "Ada", "ada@example.com")
+		first.Change.User.LastName = new("Lovelace")
+		sinktest.MustApply(t, sink, first)
+		h.archive(h.find("clerk_user_id", "user_1"))
+		there := h.put(left)
+		second := record("user_1", "Grace", "ada@example.com")
+		second.Change.User.LastName, second.State = new("Lovelace"), first.Result().State
+		if name == "one from a form" { // an address is met only when it is written
+			second.Change.User.PrimaryEmailAddress = new("Ada@example.com")
+		}
+		sinktest.MustApply(t, sink, second)
+		if p := there.properties; p["firstname"] != "Grace" || p["lastname"] != "Lovelace" || !strings.EqualFold(p["email"], "ada@example.com") || p["clerk_user_id"] != "user_1" || len(h.live()) != 1 {
+			t.Errorf("%s: got %v of %d contacts, want all properties", name, p, len(h.live()))
+		}
+	}
+}
+
+// If the rest meets a contact from a form, there are two: a person has to merge them.
+func TestApply_ContactDeleted_RestIsHeld(t *testing.T) {
+	t.Parallel()
+	h := fast1(t)
+	sink := open(t, h)
+	first := record("user_1", "Ada", "ada@example.com")
+	sinktest.MustApply(t, sink, first)
+	h.archive(h.find("clerk_user_id", "user_1"))
+	h.put(map[string]string{"email": "ada@example.com"})
+	second := record("user_1", "Grace", "ada@example.com")
+	second.State = first.Result().State
+	err := sink.Apply(t.Context(), []sinks.Record{second})
+	var listed *sinks.BatchError
+	if !errors.As(err, &listed) || sinks.Classify(listed.Failed(0)).Reason != sinks.ReasonConflict || second.Result().Remembered {
+		t.Errorf("got %v, remembered %v; want a conflict", err, second.Result().Remembered)
+	}
+}
+
+// Of a contact that came back with a part, and of which the rest could not be
+// written, nothing is remembered.
+func TestApply_ContactDeleted_SecondCallFails(t *testing.T) {
+	t.Parallel()
+	h := fast1(t)
+	sink := open(t, h)
+	first := record("user_1", "Ada", "ada@example.com")
+	sinktest.MustApply(t, sink, first)
+	h.archive(h.find("clerk_user_id", "user_1"))
+	second, other := record("user_1", "Grace", "ada@example.com"), record("user_2", "Bob", "bob@example.com")
+	second.State = first.Result().State
+	h.lastUpsert = h.upserted + 1
+	err := sink.Apply(t.Context(), []sinks.Record{second, other})
+	var listed *sinks.BatchError
+	if !errors.As(err, &listed) || listed.Len() != 1 || sinks.Classify(listed.Failed(0)).Class != sinks.ClassRetry || second.Result().Remembered || !other.Result().Remembered {
+		t.Fatalf("got %v, remembered %v and %v; want the first to be retried, and the other remembered", err, second.Result().Remembered, other.Result().Remembered)
+	}
+	h.lastUpsert = 0
+	again := record("user_1", "Grace", "ada@example.com")
+	again.State = first.Result().State
+	sinktest.MustApply(t, sink, again)
+	if p := h.find("clerk_user_id", "user_1"); p.properties["email"] != "ada@example.com" {
+		t.Errorf("applied again: got %v, want all properties", p.properties)
 	}
 }
 

@@ -21,6 +21,7 @@ type step struct {
 	index  int    // in the batch
 	id     string // HubSpot's; "": not written yet
 	holder string // id of the contact that holds the address, where HubSpot tells
+	whole  bool   // all properties are written, not only those that have changed
 }
 
 // email is the address that the step is to write, "" if none.
@@ -38,7 +39,11 @@ func (s *Sink) values(st *step) map[string]string {
 			values[name] = text
 		}
 	}
-	put(st.Changed)
+	if st.whole {
+		put(st.All)
+	} else {
+		put(st.Changed)
+	}
 	if st.New {
 		put(s.newcomer.Properties(st.record.ClerkID, &st.record.Change.User))
 	}
@@ -68,17 +73,45 @@ var errUnanswered = errors.New("upsert contacts: the answer does not mention the
 // upsert writes steps, and lists in failed what became of those that failed. An
 // error is of all of the batch.
 func (s *Sink) upsert(ctx context.Context, steps []*step, failed *sinks.BatchError) error {
+	for _, st := range steps {
+		st.whole = st.Memory.RemoteID == ""
+	}
+	gone, conflicts, err := s.byKey(ctx, steps, failed)
+	if err != nil {
+		return err
+	}
+	for _, st := range gone {
+		st.id, st.whole = "", true
+	}
+	if len(gone) > 0 {
+		_, more, err := s.byKey(ctx, gone, failed)
+		if err != nil {
+			return s.keepWritten(ctx, steps, append(conflicts, gone...), err, failed)
+		}
+		conflicts = append(conflicts, more...)
+	}
+	if err := s.adopt(ctx, conflicts, failed); err != nil {
+		return s.keepWritten(ctx, steps, conflicts, err, failed)
+	}
+	return s.finish(ctx, steps, failed)
+}
+
+// byKey upserts steps by the Clerk ID. gone are those of which only a part was
+// written, to another contact than the one that is remembered: a person has deleted
+// that. conflicts are those whose address another contact holds.
+func (s *Sink) byKey(ctx context.Context, steps []*step, failed *sinks.BatchError) (gone, conflicts []*step, err error) {
 	inputs := make([]input, len(steps))
 	for i, st := range steps {
 		inputs[i] = input{st.record.ClerkID, s.cfg.KeyProperty, s.values(st), strconv.Itoa(i)}
 	}
 	problems, err := s.write(ctx, "upsert contacts", "/batch/upsert", inputs, steps)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	var conflicts []*step
 	for i, st := range steps {
 		switch problem, refused := problems[i]; {
+		case st.id != "" && !st.whole && st.id != st.Memory.RemoteID:
+			gone = append(gone, st)
 		case st.id != "":
 		case !refused:
 			failed.Fail(st.index, sinks.RetryAfter(sinks.ReasonUnavailable, 0, errUnanswered))
@@ -90,15 +123,12 @@ func (s *Sink) upsert(ctx context.Context, steps []*step, failed *sinks.BatchErr
 		default:
 			err := problem.classify()
 			if sinks.Classify(err).Class == sinks.ClassFatal {
-				return err
+				return nil, nil, err
 			}
 			failed.Fail(st.index, err)
 		}
 	}
-	if err := s.adopt(ctx, conflicts, failed); err != nil {
-		return s.keepWritten(ctx, steps, conflicts, err, failed)
-	}
-	return s.finish(ctx, steps, failed)
+	return gone, conflicts, nil
 }
 
 // keepWritten remembers what was written before err befell the rest.
@@ -253,6 +283,7 @@ func (s *Sink) adopt(ctx context.Context, conflicts []*step, failed *sinks.Batch
 		case has[st.record.ClerkID]: // merging the two could not be undone: a person decides
 			failed.Fail(st.index, sinks.HeldBy("", errHeld))
 		default:
+			st.whole = true // of him there is no contact, whatever is remembered
 			values := s.values(st)
 			values[s.cfg.KeyProperty] = st.record.ClerkID
 			inputs = append(inputs, input{ID: holder.ID, Properties: values, TraceID: strconv.Itoa(len(inputs))})

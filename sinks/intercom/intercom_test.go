@@ -81,6 +81,7 @@ func destination(h *imitation, change func(*intercom.Config)) sinktest.Destinati
 			},
 			Page:   func(testing.TB) func() { return h.Page() },
 			Revoke: func(testing.TB) func() { return h.Revoke() },
+			Delete: func(_ testing.TB, id string) { with(id, func(p *person) { p.archived = true }) },
 			Edit: func(_ testing.TB, id string) {
 				with(id, func(p *person) { h.set(p, map[string]any{"external_id": "edited", "email": "edited@example.com"}) })
 			},

@@ -97,6 +97,7 @@ func tool(h *imitation) sinktest.Tool {
 		Contacts: func(testing.TB) int { return len(h.live()) },
 		Page:     func(testing.TB) func() { return h.Page() },
 		Revoke:   func(testing.TB) func() { return h.Revoke() },
+		Delete:   func(_ testing.TB, id string) { h.with(id, func(m *member) { m.status = "archived" }) },
 		Edit: func(_ testing.TB, id string) {
 			h.with(id, func(m *member) {
 				h.set(m, object{"email_address": "edited@example.com", "merge_fields": object{"CLERK_ID": "edited"}})

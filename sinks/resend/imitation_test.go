@@ -249,8 +249,7 @@ func (h *imitation) contact(w http.ResponseWriter, r *http.Request, parts []stri
 		h.set(p, body)
 		answer(w, 200, object{"object": "contact", "id": p.id})
 	case "DELETE *":
-		delete(h.people, p.id)
-		delete(h.byEmail, strings.ToLower(p.email))
+		h.delete(p)
 		answer(w, 200, object{"object": "contact", "id": p.id, "deleted": true})
 	case "GET */segments":
 		data := []object{}
@@ -283,4 +282,10 @@ func (p *person) shown() object {
 		shown[name] = p.names[name]
 	}
 	return shown
+}
+
+// delete is what a person does by hand, too.
+func (h *imitation) delete(p *person) {
+	delete(h.people, p.id)
+	delete(h.byEmail, strings.ToLower(p.email))
 }

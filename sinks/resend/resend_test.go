@@ -108,6 +108,7 @@ func tool(h *imitation) sinktest.Tool {
 		},
 		Page:   func(testing.TB) func() { return h.Page() },
 		Revoke: func(testing.TB) func() { return h.Revoke() },
+		Delete: func(_ testing.TB, id string) { h.with(id, h.delete) },
 		Edit: func(_ testing.TB, id string) {
 			h.with(id, func(p *person) { // the address cannot be changed: another contact gets it
 				delete(h.byEmail, strings.ToLower(p.email))

@@ -71,6 +71,24 @@ func TestUpsert_RecordRemoved_OneFieldCreates(t *testing.T) {
 	}
 }
 
+// So is one of which an attempt that died has written a part.
+func TestUpsert_RecordRemoved_PartIsThere(t *testing.T) {
+	t.Parallel()
+	h := newImitation(t, resttest.NewClock(fast))
+	sink := openSink(t, config(h))
+	first := sinks.Track(sinktest.Change("user_1", 1))
+	sinktest.MustApply(t, sink, first)
+	removed := h.byKey("user_1")
+	h.change(removed, func() { removed.deleted = true })
+	h.add("003part", map[string]any{keyField: "user_1", "LastName": "Hopper"})
+	second := next(first, 2)
+	second.Change.User.LastName = new("Hopper")
+	sinktest.MustApply(t, sink, second)
+	if c := h.records["003part"]; c.fields["Email"] != *second.Change.User.PrimaryEmailAddress {
+		t.Errorf("got %v, want all fields", c.fields)
+	}
+}
+
 // The record that is adopted is written whole, also in place of one that was removed.
 func TestAdopt_Whole(t *testing.T) {
 	t.Parallel()

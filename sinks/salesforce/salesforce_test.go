@@ -80,6 +80,7 @@ func destination(h *imitation, change func(*salesforce.Config)) sinktest.Destina
 			},
 			Page:   func(testing.TB) func() { return h.Page() },
 			Revoke: func(testing.TB) func() { return h.Revoke() },
+			Delete: func(_ testing.TB, id string) { set(id, func(c *record) { c.deleted = true }) },
 			Edit: func(_ testing.TB, id string) {
 				set(id, func(c *record) { c.fields = map[string]any{"Email": "edited@example.com", "LastName": "Edited"} })
 			},

@@ -23,7 +23,6 @@ type step struct {
 type result struct {
 	ID      string      `json:"id"`
 	Success bool        `json:"success"`
-	Created bool        `json:"created"`
 	Errors  []itemError `json:"errors"`
 }
 
@@ -82,7 +81,8 @@ func (s *Sink) upsert(ctx context.Context, steps []*step, failed *sinks.BatchErr
 }
 
 // byKey upserts steps by the Clerk ID. gone are those of which only a part was
-// sent, to a record that was not there any more; twins those that a duplicate
+// sent, to a record that was not there any more, or another than the one that is
+// remembered: it was made by an attempt that died; twins those that a duplicate
 // rule holds back.
 func (s *Sink) byKey(ctx context.Context, steps []*step, failed *sinks.BatchError) (gone, twins []*step, err error) {
 	if len(steps) == 0 {
@@ -99,7 +99,7 @@ func (s *Sink) byKey(ctx context.Context, steps []*step, failed *sinks.BatchErro
 	}
 	for i, st := range steps {
 		switch r := results[i]; {
-		case r.Success && r.Created && !st.whole, r.failedWith("REQUIRED_FIELD_MISSING") && !st.whole:
+		case r.Success && !st.whole && r.ID != st.Memory.RemoteID, r.failedWith("REQUIRED_FIELD_MISSING") && !st.whole:
 			gone = append(gone, st)
 		case r.Success:
 			st.id = r.ID

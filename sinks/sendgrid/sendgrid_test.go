@@ -89,6 +89,7 @@ func destination(h *imitation, shown []string, change func(*sendgrid.Config)) si
 			},
 			Page:   func(testing.TB) func() { return h.Page() },
 			Revoke: func(testing.TB) func() { return h.Revoke() },
+			Delete: func(_ testing.TB, id string) { with(id, h.delete) },
 			Edit: func(_ testing.TB, id string) { // the address cannot be edited there
 				with(id, func(p *person) {
 					h.change(p, func() { p.values, p.custom = map[string]any{"first_name": "Edited"}, map[string]any{} })

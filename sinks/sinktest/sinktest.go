@@ -110,6 +110,9 @@ type Tool struct {
 	// Edit changes, as a person at the tool would, all by which the contact of a
 	// user could be found, but the tool's own id. Required.
 	Edit func(t testing.TB, clerkID string)
+	// Delete deletes the contact of a user, as a person at the tool would. nil:
+	// nobody can, or nothing is to be seen of it.
+	Delete func(t testing.TB, clerkID string)
 	// Unsubscribe takes the person's consent back, and Subscribed reports
 	// whether it is given. nil: the tool knows no consent.
 	Unsubscribe func(t testing.TB, clerkID string)
@@ -205,6 +208,7 @@ var contract = []struct {
 	{name: "ToolSkipsWithoutEmail", run: toolSkipsWithoutEmail, of: tools},
 	{name: "ToolCrashMakesNoSecondContact", run: toolCrashMakesNoSecondContact, of: tools},
 	{name: "ToolErasesAfterCrash", run: toolErasesAfterCrash, of: tools},
+	{name: "ToolDeletedByHand", run: toolDeletedByHand, of: tools},
 	{name: "ToolKeepsConsent", run: toolKeepsConsent, of: tools},
 	{name: "ToolWelcomesOnce", run: toolWelcomesOnce, of: tools},
 	{name: "ToolErasesByRemoteID", run: toolErasesByRemoteID, of: tools},

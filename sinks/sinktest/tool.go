@@ -194,6 +194,36 @@ func toolErasesAfterCrash(t testing.TB, h Harness) {
 	}
 }
 
+// Whom a person has deleted at the tool comes back whole when Clerk says something
+// new of him, though only a part of it is new; also if the process dies before Kafka
+// knows.
+func toolDeletedByHand(t testing.TB, h Harness) {
+	d := h.New(t)
+	if d.Delete == nil {
+		t.Skip("nobody can delete a contact at the tool")
+	}
+	sink, id := opened(t, d), newID()
+	u := *FullUser(1)
+	apply(t, sink, upsert(id, at(1), &u))
+	d.Delete(t, id)
+	if n := d.Contacts(t); n != 0 {
+		t.Fatalf("Delete leaves %d contacts", n)
+	}
+	u.FirstName = new("Grace")
+	for _, lost := range []bool{true, false} {
+		d.kept.lose(lost)
+		apply(t, sink, upsert(id, at(2), &u))
+		h.expect(t, d, id, &u)
+	}
+	if n := d.Contacts(t); n != 1 {
+		t.Errorf("after a change of a contact that was deleted by hand: %d contacts, want 1", n)
+	}
+	apply(t, sink, erasure(id, at(3), false))
+	if n := d.Contacts(t); n != 0 {
+		t.Errorf("after the erasure: %d contacts, want none", n)
+	}
+}
+
 func toolKeepsConsent(t testing.TB, h Harness) {
 	d := h.New(t)
 	if d.Unsubscribe == nil {

@@ -69,6 +69,8 @@ type toolMutant struct {
 	unauthorized, conflict           error
 	steals, unpaced, unlimited, asks bool
 	believes                         bool // a page
+	partly                           bool // writes what has changed to a contact that is not there any more
+	lets                             bool // lets whom a person has deleted be
 	confirm                          func(gone bool) bool
 }
 
@@ -106,6 +108,12 @@ func toolHarness(needsEmail bool, defect func(*toolMutant)) Harness {
 					Page: func(testing.TB) func() {
 						locked(func() { c.page = true })
 						return func() { locked(func() { c.page = false }) }
+					},
+					Delete: func(_ testing.TB, id string) {
+						locked(func() {
+							at, _ := c.find(func(p *person) bool { return p.key == id })
+							delete(c.people, at)
+						})
 					},
 					Edit:        func(_ testing.TB, id string) { edit(id, func(p *person) { p.key, p.email = "", "edited@example.com" }) },
 					Unsubscribe: func(_ testing.TB, id string) { edit(id, func(p *person) { p.subscribed = false }) },
@@ -257,10 +265,6 @@ func (m *toolMutant) change(ctx context.Context, r sinks.Record, s toolState) er
 		r.Unchanged()
 		return nil
 	}
-	if m.first && s.ID == "" && !s.Creating {
-		r.Remember(m.remember(toolState{Creating: true}))
-		return sinks.ErrRememberFirst
-	}
 	if err := m.request(ctx); err != nil {
 		return err
 	}
@@ -276,6 +280,14 @@ func (m *toolMutant) change(ctx context.Context, r sinks.Record, s toolState) er
 		id, p = taken, other
 	case other != nil:
 		return m.conflict
+	case p == nil && m.first && !s.Creating:
+		r.Remember(m.remember(toolState{Creating: true}))
+		return sinks.ErrRememberFirst
+	case p == nil && s.ID != "" && m.lets:
+		return nil
+	case p == nil && s.ID != "" && m.partly:
+		email = ""
+		fallthrough
 	case p == nil:
 		m.c.serial++
 		id, p = fmt.Sprint(m.c.serial), &person{subscribed: true}
@@ -357,6 +369,8 @@ var toolMutants = []struct {
 	{"takes a change for none", func(m *toolMutant) { m.sameAs = func(toolState, toolState) bool { return true } }},
 	{"finds contacts by the address alone", func(m *toolMutant) { m.byEmail = true }},
 	{"creates without looking", func(m *toolMutant) { m.blind = true }},
+	{"lets a deleted contact be", func(m *toolMutant) { m.lets = true }},
+	{"writes a part of a deleted contact", func(m *toolMutant) { m.partly = true }},
 	{"subscribes again", func(m *toolMutant) { m.resubscribe = true }},
 	{"welcomes again", func(m *toolMutant) {
 		m.welcome = func(r sinks.Record, p *person) {
