@@ -41,6 +41,7 @@ func (s *Sink) applyChecked(ctx context.Context, db *database, batch []sinks.Rec
 	if err != nil {
 		return nil, err
 	}
+	s.looked()
 	// An error leaves some guards advanced. The same change, given again,
 	// finds its version missing in the document and is written.
 	if err := db.advance(ctx, sift(moved, func(w *write) bool { return w.next != w.held.rule() })); err != nil {

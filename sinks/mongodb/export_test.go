@@ -11,3 +11,7 @@ func Number(text string) any { return number(text) }
 
 // Between has a function called between the guards and the users.
 func (s *Sink) Between(f func()) { s.between = f }
+
+// Looked has do called after the guards were read and before they advance, where
+// there are no transactions.
+func (s *Sink) Looked(do func()) { s.looked = do }

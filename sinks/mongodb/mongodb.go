@@ -39,9 +39,9 @@ const tidyTimeout = 5 * time.Second
 type Sink struct {
 	cfg  Config
 	plan plan
-	// between, for tests, is called after the guards have advanced and before
-	// the users are written.
-	between func()
+	// For tests: looked is called where there are no transactions, before the
+	// guards advance, between after that and before the users are written.
+	looked, between func()
 
 	mu sync.Mutex
 	db *database // nil: not open
@@ -64,7 +64,7 @@ func New(cfg Config) (*Sink, error) {
 		return nil, err
 	}
 	plan, err := newPlan(cfg)
-	return &Sink{cfg: cfg, plan: plan, between: func() {}}, err
+	return &Sink{cfg: cfg, plan: plan, looked: func() {}, between: func() {}}, err
 }
 
 // Capabilities implements [sinks.Sink].

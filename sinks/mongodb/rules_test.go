@@ -344,6 +344,31 @@ func TestChecked_Zombie(t *testing.T) {
 	}
 }
 
+// TestChecked_GuardMoves has another process write the user after the guard was
+// read for an erasure: the erasure is tried again, and is remembered.
+func TestChecked_GuardMoves(t *testing.T) {
+	t.Parallel()
+	for _, known := range []bool{true, false} {
+		s := newServer(t)
+		sink, other := open(t, s.config(false)), open(t, s.config(false))
+		if known {
+			sinktest.MustApply(t, other, sinktest.Change("user_1", 3))
+		}
+		sink.Looked(func() {
+			sink.Looked(func() {})
+			sinktest.MustApply(t, other, sinktest.Change("user_1", 4))
+		})
+		erase := []sinks.Record{sinktest.Erase("user_1", 5)}
+		sinktest.ExpectClass(t, "Apply", sink.Apply(t.Context(), erase), sinks.ClassRetry, sinks.ReasonConflict)
+		sinktest.MustApply(t, sink, erase...)
+		late := sinktest.Change("user_1", 4)
+		sinktest.MustApply(t, other, late)
+		if got := s.read(t, "user_1"); len(got) != 0 || !late.Result().Superseded {
+			t.Errorf("known %v: got %v, %+v, want the user gone", known, got, late.Result())
+		}
+	}
+}
+
 // TestChecked_Crash has a process without transactions die between the guards
 // and the users: the change, delivered again, is still written.
 func TestChecked_Crash(t *testing.T) {
