@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"clerkconnect/sinks"
 	"clerkconnect/sinks/sinktest"
@@ -127,6 +128,42 @@ func TestUnique_Concurrent(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestUnique_HolderMoves has the guard of who holds an address move while another
+// takes it: that one waits for the guard, and then for its user, whose claim is newer now.
+func TestUnique_HolderMoves(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.exec(t, articleTable)
+	sink := open(t, s.with(articleSettings()))
+	sinktest.MustApply(t, sink, usertabletest.Person("user_1", 1, "a@example.com"))
+	rival, err := s.db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rival.Exec("UPDATE clerk_connect_versions_users SET version = 9 WHERE id = 'user_1'"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		done <- sink.Apply(context.Background(), []sinks.Record{usertabletest.Person("user_2", 5, "a@example.com")})
+	}()
+	waiting := 0
+	for deadline := time.Now().Add(2 * time.Minute); waiting == 0 && time.Now().Before(deadline); {
+		if err := rival.QueryRow("SELECT count(*) FROM information_schema.processlist WHERE db = database() AND info LIKE 'SELECT id, epoch, version, deleted%user\\_1%'").Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+		if len(done) > 0 {
+			t.Fatalf("Apply did not wait for the guard of the holder: %v", <-done)
+		}
+	}
+	if err := rival.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if got := sinks.Classify(usertabletest.Failure(<-done, 0)); got.HeldBy != "user_1" {
+		t.Errorf("Apply: got %+v, want to wait for user_1", got)
 	}
 }
 
