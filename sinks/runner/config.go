@@ -27,7 +27,7 @@ type Config struct {
 	MaxAttempts  int           `env:"MAX_ATTEMPTS" envDefault:"10" doc:"Failed attempts after which a record that fails alone, while others are applied, is dead-lettered."`
 	RateLimit    sinks.Limit   `env:"RATE_LIMIT" doc:"Most requests to the destination, as requests/window (100/10s), in place of what its vendor states; shared by all processes that run this sink, each by its part of the partitions. Less, where other programs use the same account."`
 	MaxInFlight  int           `env:"MAX_IN_FLIGHT" doc:"Most calls of the destination at once, at most what the sink takes, which is the default."`
-	ApplyTimeout time.Duration `env:"APPLY_TIMEOUT" envDefault:"30s" doc:"Longest time for one call of the destination; waits for a turn under RATE_LIMIT do not count."`
+	ApplyTimeout time.Duration `env:"APPLY_TIMEOUT" envDefault:"30s" doc:"Longest time for one call of the destination; waits for a turn under RATE_LIMIT, and for a job that the destination does later, do not count."`
 	DrainTimeout time.Duration `env:"DRAIN_TIMEOUT" envDefault:"10s" doc:"Time for calls under way to finish at shutdown."`
 	BackoffMin   time.Duration `env:"BACKOFF_MIN" envDefault:"200ms" doc:"Longest wait after a first failed call; doubled with each further one. The actual wait is random between 0 and that."`
 	BackoffMax   time.Duration `env:"BACKOFF_MAX" envDefault:"30s" doc:"Upper bound of the doubled wait."`

@@ -117,7 +117,8 @@
 // Requests are paced over golang.org/x/time/rate (pace.go), whose rate can be
 // changed while it is used; each process takes of the account's limit what it
 // owns of the partitions. A transaction of a Paced sink is fitted to about ten
-// seconds of work, so that a crash repeats little (size.go). After a failure
+// seconds of work, so that a crash repeats little (size.go); what calls sleep until
+// a tool has carried something out is none. After a failure
 // calls are made one at a time, each after a wait that doubles, with full
 // jitter: a circuit breaker whose state is in [Status] and a metric. A library,
 // failsafe-go, was weighed for it: its breaker waits as long each time, its rate

@@ -154,6 +154,6 @@ func TestStorm_RefusedByJobs(t *testing.T) {
 	d.Poison = words
 	storm.Run(t, storm.Config{
 		Harness:     sinktest.Harness{Remembers: true, NeedsEmail: true, Fields: fields},
-		Destination: d, Server: h.Server, Clock: clock, Users: 500,
+		Destination: d, Server: h.Server, Clock: clock, Users: 300,
 	})
 }
