@@ -130,11 +130,12 @@ func TestReplay_AppliesWhatWasMended(t *testing.T) {
 		destination.mend("bad")
 		b.replay(sinkName, letter, letter)
 		b.answered(sinkName, "bad", 1, deadletters.AnswerApplied)
-		b.replay(sinkName, letter) // closed: nothing comes of it
+		sent := len(sink.sent("bad")) // twice, or more often where a transaction was repeated
+		b.replay(sinkName, letter)    // closed: nothing comes of it
 		b.write(upsert("good", 3))
 		eventually(t, "the next change, and nothing open", func() bool { return destination.version("good") == 3 && r.Status().DeadLetters == 0 })
-		if got := sink.sent("bad"); !slices.Equal(got, []int64{1, 1}) || destination.version("bad") != 1 {
-			t.Errorf("sent versions %v, held %d; want 1 twice, and held", got, destination.version("bad"))
+		if got := len(sink.sent("bad")); sent < 2 || got != sent || destination.version("bad") != 1 {
+			t.Errorf("sent %d times and %d times after it was closed, held version %d; want at least twice, never again, and 1", sent, got-sent, destination.version("bad"))
 		}
 		if n := len(b.letters(sinkName)["bad"]); n != 1 {
 			t.Errorf("%d letters, want 1", n)
