@@ -132,11 +132,12 @@
 // group <prefix>.sink.<name>.receipts, with the same delivery.
 //
 // File map: runner.go the life of a sink; process.go one batch from end to end;
-// plan.go what is to be applied; delivery.go how it gets there; settle.go what is
-// made of the answers; pace.go, size.go and retries.go limits; confirm.go how
-// erasures are read back; memory.go what is known of a partition; state.go what
-// sinks remember; erased.go who is erased meanwhile; ahead.go what comes before
-// an erasure where every change counts; words.go what people write; letters.go dead letters that are tried again; wish.go pause and
-// restart; output.go what is written to Kafka; status.go and metrics.go
-// what is seen from outside.
+// decode.go what a record says; plan.go what is to be applied; delivery.go how it
+// gets there; settle.go what is made of the answers; pace.go, size.go and
+// retries.go limits; confirm.go how erasures are read back; memory.go what is
+// known of a partition; state.go what sinks remember; erased.go who is erased
+// meanwhile; ahead.go what comes before an erasure where every change counts;
+// words.go what people write; letters.go dead letters that are tried again;
+// wish.go pause and restart; output.go what is written to Kafka; status.go and
+// metrics.go what is seen from outside.
 package runner
