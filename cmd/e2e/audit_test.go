@@ -74,44 +74,59 @@ func TestAudit_TellsOfAnErasure(t *testing.T) {
 	s.verifyAudit(trail)
 }
 
-// TestAudit_StoppedWhileAnErasureIsAskedFor: the log misses nothing of a user
-// who changed, and was deleted, while the audit sink was away.
-func TestAudit_StoppedWhileAnErasureIsAskedFor(t *testing.T) {
-	s := newStack(t, false, 10)
-	trail := s.auditTrail()
-	s.settings = func(string) []string {
-		return []string{"SINKS=sqlite,audit", "SINK_AUDIT_URL=" + trail.url, "SINK_AUDIT_SCHEMA=" + trail.schema}
+// TestAudit_AwayWhileAnErasureIsAskedFor: the log misses nothing of a user who
+// changed, and was deleted, while the audit sink was stopped, or paused but for
+// its erasures, and has it in order.
+func TestAudit_AwayWhileAnErasureIsAskedFor(t *testing.T) {
+	for _, way := range []string{"stopped", "paused"} {
+		t.Run(way, func(t *testing.T) {
+			s := newStack(t, false, 10)
+			trail := s.auditTrail()
+			s.settings = func(string) []string {
+				return []string{"SINKS=sqlite,audit", "SINK_AUDIT_URL=" + trail.url, "SINK_AUDIT_SCHEMA=" + trail.schema}
+			}
+			s.schema = "" // the other sink is SQLite alone
+			front := s.start("front", "receiver,sequencer,snapshot", "")
+			p := s.start("sinks", "sinks", "")
+			eventually(t, patience, "the end of the snapshot", func() bool { return strings.Contains(front.log.String(), "snapshot is complete") })
+			id := s.sim.SignUp()
+			s.deliver()
+			eventually(t, patience, "the sign-up's row", func() bool { return trail.count("action = 'USER_CREATED' AND clerk_id = '"+id+"'") == 1 })
+			operator := &operated{stack: s}
+			if way == "paused" {
+				operator.want(operator.command(0, "sink", "pause", "audit", "--keep-erasing"), "Erasures go on")
+			} else {
+				p.stop()
+			}
+			for range 3 {
+				if err := s.sim.UpdateProfile(id); err != nil {
+					t.Fatal(err)
+				}
+				s.deliver()
+			}
+			if err := s.sim.Delete(id); err != nil {
+				t.Fatal(err)
+			}
+			s.deliver()
+			eventually(t, patience, "the tombstone", func() bool { _, there := s.readTopic()[id]; return !there })
+			asked := func() bool { return trail.count("action = 'USER_DELETION_REQUESTED' AND clerk_id = '"+id+"'") == 1 }
+			if way == "paused" {
+				eventually(t, patience, "the erasure's row, in the pause", asked)
+				operator.want(operator.command(0, "sink", "resume", "audit"), "goes on")
+			} else {
+				p = s.start("sinks", "sinks", "")
+			}
+			eventually(t, patience, "the last row of the user", func() bool {
+				return asked() && trail.count("action = 'USER_ERASURE_CONFIRMED' AND clerk_id = '"+id+"'") == 1
+			})
+			p.stop()
+			front.stop()
+			if got := trail.actions(id); !slices.Equal(got, []string{"USER_CREATED", "USER_UPDATED", "USER_UPDATED", "USER_UPDATED", "USER_DELETION_REQUESTED", "USER_HARD_DELETED sqlite", "USER_ERASURE_CONFIRMED sqlite"}) {
+				t.Errorf("of the erased user: got %q", got)
+			}
+			s.verifyAudit(trail)
+		})
 	}
-	s.schema = "" // the other sink is SQLite alone
-	front := s.start("front", "receiver,sequencer,snapshot", "")
-	p := s.start("sinks", "sinks", "")
-	eventually(t, patience, "the end of the snapshot", func() bool { return strings.Contains(front.log.String(), "snapshot is complete") })
-	id := s.sim.SignUp()
-	s.deliver()
-	eventually(t, patience, "the sign-up's row", func() bool { return trail.count("action = 'USER_CREATED' AND clerk_id = '"+id+"'") == 1 })
-	p.stop()
-	for range 3 {
-		if err := s.sim.UpdateProfile(id); err != nil {
-			t.Fatal(err)
-		}
-		s.deliver()
-	}
-	if err := s.sim.Delete(id); err != nil {
-		t.Fatal(err)
-	}
-	s.deliver()
-	eventually(t, patience, "the tombstone", func() bool { _, there := s.readTopic()[id]; return !there })
-	p = s.start("sinks", "sinks", "")
-	eventually(t, patience, "the last row of the user", func() bool {
-		return trail.count("action = 'USER_DELETION_REQUESTED' AND clerk_id = '"+id+"'") == 1 &&
-			trail.count("action = 'USER_ERASURE_CONFIRMED' AND clerk_id = '"+id+"'") == 1
-	})
-	p.stop()
-	front.stop()
-	if got := trail.actions(id); !slices.Equal(got, []string{"USER_CREATED", "USER_UPDATED", "USER_UPDATED", "USER_UPDATED", "USER_DELETION_REQUESTED", "USER_HARD_DELETED sqlite", "USER_ERASURE_CONFIRMED sqlite"}) {
-		t.Errorf("of the erased user: got %q", got)
-	}
-	s.verifyAudit(trail)
 }
 
 // auditTrail is the log as others see it.

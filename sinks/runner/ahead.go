@@ -21,21 +21,44 @@ import (
 // applied first: up to the user's last record that the group has not committed.
 // That is his tombstone, or what compaction has left of him; nothing, and the
 // erasure waits for nothing. It reads the sink's lag once, where anything is owed.
-func (r *Runner) waitBehind(ctx context.Context, partition int32, m *memory) error {
-	if !r.facts.EveryChange || len(m.debts) == 0 {
+// While the partition is not read, it keeps the changes for addAhead.
+func (p *processor) waitBehind(ctx context.Context, partition int32, m *memory) error {
+	if !p.facts.EveryChange || len(m.debts) == 0 {
 		return nil
 	}
-	topic := r.options.Topics.Users()
-	from, err := r.committed(ctx, topic, partition)
+	topic := p.options.Topics.Users()
+	from, err := p.committed(ctx, topic, partition)
 	if err != nil {
 		return fmt.Errorf("committed offset of %s/%d: %w", topic, partition, err)
 	}
-	return compacted.ReadRange(ctx, r.options.Client, topic, partition, from, math.MaxInt64, func(k *kgo.Record) error {
-		if d, ok := m.debts[string(k.Key)]; ok {
-			d.behind = k.Offset + 1
+	return compacted.ReadRange(ctx, p.options.Client, topic, partition, from, math.MaxInt64, func(k *kgo.Record) error {
+		d, ok := m.debts[string(k.Key)]
+		if !ok {
+			return nil
+		}
+		d.behind = k.Offset + 1
+		if p.mode != modeErase {
+			return nil
+		}
+		it, err := p.decode(ctx, k)
+		if err != nil {
+			return err
+		}
+		if m.covers(it.record) {
+			it.raw = nil // it would keep the whole fetch in memory
+			d.ahead = append(d.ahead, *it)
 		}
 		return nil
 	})
+}
+
+// addAhead adds to b the changes that stand before d: a person has paused the
+// sink but for its erasures, so that the partition is not read. They come once
+// more when it is, and what fails now is not lost.
+func (b *batch) addAhead(d *debt) {
+	for _, it := range d.ahead {
+		b.items = append(b.items, &it)
+	}
 }
 
 // committed returns the group's next offset, 0 if it has none: then it begins
@@ -54,9 +77,9 @@ func (r *Runner) committed(ctx context.Context, topic string, partition int32) (
 	return max(0, at.At), at.Err
 }
 
-// waits reports whether records of the user are to be applied before d. Where a
-// person has paused the sink but for its erasures, they are not read, and d
-// waits for nothing: what was asked for is the erasure. The changes follow it.
+// waits reports whether records of the user are to be read and applied before d.
+// Where a person has paused the sink but for its erasures none are read, and d
+// brings them along (addAhead).
 func (p *processor) waits(m *memory, d *debt) bool { return p.mode == modeRun && d.behind > m.next }
 
 // anyWaits reports whether an erasure of m waits for records of its user, which

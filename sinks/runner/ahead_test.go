@@ -2,7 +2,6 @@ package runner
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -115,45 +114,80 @@ func TestAhead_LooksAgain(t *testing.T) {
 	})
 }
 
-// A person has the sink stand still but for its erasures: they do not wait for
-// changes that are not read. Those follow when it runs again, and nothing is
-// kept of them.
+// A person has the sink stand still but for its erasures: each brings its user's
+// changes along, also one that fails, which holds up nothing. They come once more
+// when the sink runs again, and nothing is kept of them.
 func TestAhead_KeepErasing(t *testing.T) {
 	t.Parallel()
-	var s told
-	p, _ := everyChange(t, 5, func(ctx context.Context, batch []sinks.Record) error {
-		for _, r := range batch {
-			if r.Change != nil {
-				r.Remember([]byte("personal"))
-				if r.Version.Number == 3 {
-					return sinks.Permanent(sinks.ReasonInvalidRecord, errors.New("poison"))
+	for name, refusal := range map[string]error{"refused": sinks.Permanent(sinks.ReasonInvalidRecord, errPoison), "not classified": errPoison} {
+		synctest.Test(t, func(t *testing.T) {
+			var s told
+			p, _ := everyChange(t, 5, func(ctx context.Context, batch []sinks.Record) error {
+				for _, r := range batch {
+					if r.Change != nil {
+						r.Remember([]byte("personal"))
+						if r.Version.Number == 3 {
+							return refusal
+						}
+					}
+				}
+				return s.apply(ctx, batch)
+			})
+			p.mode = modeErase
+			for version := int64(1); version <= 3; version++ {
+				it, err := p.decode(t.Context(), upsert("a", version))
+				if err != nil {
+					t.Fatal(err)
+				}
+				it.raw = nil
+				p.partitions[0].debts["a"].ahead = append(p.partitions[0].debts["a"].ahead, *it)
+			}
+			out := process(t, p)
+			if count(out, topics.ErasureReceipts()) != 1 {
+				t.Fatalf("%s: output %v, want a receipt", name, out)
+			}
+			p.mode = modeRun
+			for _, k := range []*kgo.Record{upsert("a", 1), upsert("a", 2), upsert("b", 1), upsert("a", 3), tombstone("a", 4, schemas.OriginWebhook)} {
+				if k.Offset == 3 && refusal == errPoison {
+					continue // alone it would wait for another record
+				}
+				out = append(out, process(t, p, k)...)
+				if of := p.partitions[0].states.get("a"); of != nil && of.state != nil {
+					t.Errorf("%s: the sink remembers something of an erased user", name)
 				}
 			}
+			if got, want := s.of("a"), []string{"1", "2", "erase", "1", "2", "erase"}; !slices.Equal(got, want) {
+				t.Errorf("%s: told %v, want %v", name, got, want)
+			}
+			if count(out, topics.DeadLetters(sinkName)) != 0 || count(out, topics.ErasureReceipts()) != 1 {
+				t.Errorf("%s: output %v, want neither a dead letter of an erased user nor a second receipt", name, out)
+			}
+			if _, erased := p.partitions[0].erased["a"]; !erased {
+				t.Errorf("%s: a change from before the erasure has undone it", name)
+			}
+		})
+	}
+}
+
+// A person wants the user kept: what came before the erasure is remembered, and
+// given up with a dead letter, as of any user.
+func TestAhead_WaivedUserIsRemembered(t *testing.T) {
+	t.Parallel()
+	p, _ := everyChange(t, 0, func(_ context.Context, batch []sinks.Record) error {
+		batch[0].Remember([]byte("id at the destination"))
+		if batch[0].Version.Number == 2 {
+			return sinks.Permanent(sinks.ReasonInvalidRecord, errPoison)
 		}
-		return s.apply(ctx, batch)
+		return nil
 	})
-	p.mode = modeErase
-	p.partitions[0].readAt = time.Now()
-	if out := process(t, p); count(out, topics.ErasureReceipts()) != 1 {
-		t.Fatalf("output %v, want a receipt", out)
+	e := p.partitions[0].debts["a"].erasure
+	p.partitions[0] = owing(p, e, schemas.Receipt{ClerkID: "a", Sink: sinkName, Epoch: e.Epoch, Version: e.Version, WaivedAt: new(int64(1))})
+	out := process(t, p, upsert("a", 1), upsert("a", 2))
+	if of := p.partitions[0].states.get("a"); of == nil || string(of.state) != "id at the destination" || count(out, topics.SinkState(sinkName)) != 1 {
+		t.Errorf("remembered %v, output %v; want what the sink said of the change", of, out)
 	}
-	p.mode = modeRun
-	out := process(t, p, upsert("a", 1), upsert("a", 2), upsert("a", 3))
-	if of := p.partitions[0].states.get("a"); of != nil && of.state != nil {
-		t.Error("the sink remembers something of an erased user until the tombstone is read")
-	}
-	out = append(out, process(t, p, tombstone("a", 4, schemas.OriginWebhook))...)
-	if got, want := s.of("a"), []string{"erase", "1", "2", "erase"}; !slices.Equal(got, want) {
-		t.Errorf("told %v, want %v", got, want)
-	}
-	if n := count(out, topics.DeadLetters(sinkName)) + count(out, topics.ErasureReceipts()); n != 0 {
-		t.Errorf("output %v, want neither a dead letter of an erased user nor a second receipt", out)
-	}
-	if of := p.partitions[0].states.get("a"); of != nil && of.state != nil {
-		t.Error("the sink remembers something of an erased user")
-	}
-	if _, erased := p.partitions[0].erased["a"]; !erased {
-		t.Error("a change from before the erasure has undone it")
+	if n := count(out, topics.DeadLetters(sinkName)); n != 1 {
+		t.Errorf("%d dead letters, want one", n)
 	}
 }
 
@@ -280,6 +314,68 @@ func TestRunner_EveryChangeBeforeAnErasureAskedForMeanwhile(t *testing.T) {
 			if b.latest(topics.ErasureReceipts())[schemas.ReceiptKey(id, sinkName)] == nil {
 				t.Errorf("no receipt for %s", id)
 			}
+		}
+	})
+}
+
+// What comes before an erasure is kept only where the partition is not read, and
+// only up to the erasure.
+func TestRestore_KeepsWhatComesBefore(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	b.write(upsert("before", 1))
+	r := b.run(sinkName, "a", newScripted(t, nil)) // so that there is a group
+	eventually(t, "applied and committed", func() bool { s := r.Status(); return len(s.Ready) == partitions && s.LagRecords == 0 })
+	r.stop()
+	b.write(upsert("gone", 1), upsert("back", 1))
+	b.write(deletion("gone", 2)...)
+	b.write(erasure("back", &schemas.Erasure{ClerkID: "back", Epoch: 1, Version: 2, Origin: schemas.OriginReconcile, Inferred: true}), upsert("back", 3))
+	p, _ := everyChange(t, 0, nil)
+	p.options.Client = b.client
+	for mode, kept := range map[mode]int{modeRun: 0, modeErase: 1} {
+		p.mode = mode
+		for _, id := range []string{"gone", "back"} {
+			m, err := p.restore(t.Context(), schemas.Partition(id, partitions))
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := m.debts[id]
+			if len(d.ahead) != kept || d.behind < 2 {
+				t.Errorf("mode %d: %s waits behind %d, with %d changes; want its last record, with %d", mode, id, d.behind, len(d.ahead), kept)
+			}
+			for _, it := range d.ahead {
+				if it.record.Version.Number != 1 || it.raw != nil {
+					t.Errorf("%s: version %d is kept, raw %v; want 1, decoded alone", id, it.record.Version.Number, it.raw)
+				}
+			}
+		}
+	}
+}
+
+// With a broker: a person has paused the sink but for its erasures, and a user
+// changes and is erased meanwhile.
+func TestRunner_EveryChangeBeforeAnErasureInAPause(t *testing.T) {
+	t.Parallel()
+	onEachBroker(t, func(t *testing.T, b *broker) {
+		var s told
+		sink := newScripted(t, s.apply)
+		sink.facts.EveryChange = true
+		r := b.run(sinkName, "a", sink)
+		b.write(upsert("gone", 1), upsert("stays", 1))
+		eventually(t, "applied", func() bool { return len(s.of("gone")) == 1 && len(s.of("stays")) == 1 && r.Status().LagRecords == 0 })
+		r.SetPause(&Pause{By: "me", KeepErasing: true})
+		eventually(t, "paused", func() bool { now := r.Status(); return now.Paused != nil && now.Opened && len(now.Ready) == partitions })
+		b.write(upsert("gone", 2), upsert("stays", 2))
+		b.write(append([]*kgo.Record{upsert("gone", 3)}, deletion("gone", 4)...)...)
+		receipts := func() int { return len(b.records(topics.ErasureReceipts())) }
+		eventually(t, "erased, with a receipt", func() bool { return receipts() == 1 })
+		if got := firsts(s.of("gone")); !slices.Equal(got, []string{"1", "2", "3", "erase"}) || len(s.of("stays")) != 1 {
+			t.Errorf("in the pause: told of the erased user %v, of the other %v; want 1 2 3 erase, and 1", s.of("gone"), s.of("stays"))
+		}
+		r.SetPause(nil)
+		eventually(t, "caught up", func() bool { return slices.Contains(s.of("stays"), "2") && r.Status().LagRecords == 0 })
+		if receipts() != 1 {
+			t.Errorf("%d receipts, want one", receipts())
 		}
 	})
 }

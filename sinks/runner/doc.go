@@ -42,9 +42,9 @@
 // stand before an erasure are given to the sink first, also if it was demanded
 // while the sink was away (ahead.go): what is owed waits until the user's last
 // record in the topic is applied, which is his tombstone if that is still
-// there, and for nothing if nothing of him is left. A sink that is paused but
-// for its erasures does not wait; the changes follow the erasure then. All other
-// sinks are not given them: a stale change must not come near the user.
+// there, and for nothing if nothing of him is left. To a sink that is paused but
+// for its erasures each brings its user's changes along. All other sinks are not
+// given them: a stale change must not come near the user.
 //
 // # Words from outside
 //

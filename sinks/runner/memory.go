@@ -40,6 +40,7 @@ type debt struct {
 	due     time.Time // not before; zero: now
 	held    bool      // it waits for EraseAfter
 	behind  int64     // not before all of the partition up to this offset is applied; see waitBehind
+	ahead   []item    // to be applied before it, where the partition is not read; see addAhead
 
 	unanswered int // questions in a row whether it is confirmed that had no answer
 }
@@ -56,36 +57,36 @@ func newMemory() *memory {
 // receipts is what is owed. An erasure that is written after this read is not
 // missed, since its tombstone stands in the same transaction and is not read
 // yet.
-func (r *Runner) restore(ctx context.Context, partition int32) (*memory, error) {
+func (p *processor) restore(ctx context.Context, partition int32) (*memory, error) {
 	m := newMemory()
 	m.readAt = time.Now()
 	read := func(topic string, each func(*kgo.Record) error) error {
-		return compacted.Read(ctx, r.options.Client, topic, partition, each)
+		return compacted.Read(ctx, p.options.Client, topic, partition, each)
 	}
-	topics := r.options.Topics
-	if err := read(topics.SinkState(r.cfg.Name), m.readState); err != nil {
+	topics := p.options.Topics
+	if err := read(topics.SinkState(p.cfg.Name), m.readState); err != nil {
 		return nil, err
 	}
 	if m.enabled == 0 {
-		m.enabled, m.unmarked = r.began.UnixMilli(), true
+		m.enabled, m.unmarked = p.began.UnixMilli(), true
 	}
-	err := read(topics.Erasures(), func(k *kgo.Record) error { return m.erasure(ctx, r.options.Codec, k) })
+	err := read(topics.Erasures(), func(k *kgo.Record) error { return m.erasure(ctx, p.options.Codec, k) })
 	if err != nil {
 		return nil, err
 	}
 	takenBack := map[string]int64{}
-	err = read(topics.ErasureReceipts(), func(k *kgo.Record) error { return r.receipt(ctx, k, m, takenBack) })
+	err = read(topics.ErasureReceipts(), func(k *kgo.Record) error { return p.receipt(ctx, k, m, takenBack) })
 	if err != nil {
 		return nil, err
 	}
-	if m.letters, err = r.readLetters(ctx, partition, false); err != nil {
+	if m.letters, err = p.readLetters(ctx, partition, false); err != nil {
 		return nil, err
 	}
 	for id, d := range m.debts {
 		m.erased[id] = eraseRecord(d.erasure, partition).Rank()
-		r.compare(m, id, d)
+		p.compare(m, id, d)
 	}
-	if err := r.waitBehind(ctx, partition, m); err != nil {
+	if err := p.waitBehind(ctx, partition, m); err != nil {
 		return nil, err
 	}
 	now := time.Now()

@@ -331,6 +331,7 @@ func (p *processor) addDue(b *batch, now time.Time) {
 				break
 			}
 			if !d.due.After(now) && !p.stale(m, d) && !p.waits(m, d) && !b.users[id] {
+				b.addAhead(d)
 				b.items = append(b.items, d.item(partition))
 				b.users[id] = true
 				debts++

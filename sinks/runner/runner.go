@@ -248,9 +248,11 @@ func (r *Runner) own(ctx context.Context, m mode) error {
 func (r *Runner) receiptsGroup() string { return r.Group() + ".receipts" }
 
 func (r *Runner) newProcessor(w *words) *processor {
-	return &processor{
-		Runner: r, words: w, read: r.restore, size: r.newBatchSize(), partitions: map[int32]*memory{}, done: map[string]outcome{},
+	p := &processor{
+		Runner: r, words: w, size: r.newBatchSize(), partitions: map[int32]*memory{}, done: map[string]outcome{},
 	}
+	p.read = p.restore
+	return p
 }
 
 // newFeed returns the processor of <prefix>.erasure-receipts, which remembers

@@ -276,7 +276,7 @@ func (d *delivery) giveUp(it *item, problem sinks.Error) {
 	switch {
 	case it.record.Erase():
 		it.giveUp(problem, parked)
-	case d.afterErasure(it):
+	case it.raw == nil, d.afterErasure(it): // of addAhead: it comes once more
 		it.giveUp(problem, superseded)
 	default:
 		it.giveUp(problem, dead)
