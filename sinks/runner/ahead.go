@@ -100,7 +100,7 @@ func (m *memory) reached(k *kgo.Record) { m.next = max(m.next, k.Offset+1) }
 // r does not outlast. It stays as it is, whatever becomes of r: only a sink that
 // wants every change is given r.
 func (m *memory) covers(r sinks.Record) bool {
-	rank, erased := m.erased[r.ClerkID]
+	rank, erased := m.erased.get(r.ClerkID)
 	return r.Change != nil && erased && r.Version.Compare(rank) <= 0
 }
 
@@ -114,5 +114,6 @@ func (p *processor) afterErasure(it *item) bool {
 		return false
 	}
 	_, owed := m.debts[it.record.ClerkID]
-	return !owed && m.receipts[it.record.ClerkID].WaivedAt == nil
+	receipt, _ := m.receipts.get(it.record.ClerkID)
+	return !owed && receipt.WaivedAt == nil
 }

@@ -162,7 +162,7 @@ func TestAhead_KeepErasing(t *testing.T) {
 			if count(out, topics.DeadLetters(sinkName)) != 0 || count(out, topics.ErasureReceipts()) != 1 {
 				t.Errorf("%s: output %v, want neither a dead letter of an erased user nor a second receipt", name, out)
 			}
-			if _, erased := p.partitions[0].erased["a"]; !erased {
+			if _, erased := p.partitions[0].erased.get("a"); !erased {
 				t.Errorf("%s: a change from before the erasure has undone it", name)
 			}
 		})
@@ -244,13 +244,13 @@ func TestAhead_AnyHistory(t *testing.T) {
 				log = append(log, tombstone(id, offset, schemas.OriginWebhook))
 			}
 		}
-		receipts, at := map[string]schemas.Receipt{}, 0
+		receipts, at := newReceipts(), 0
 		restart := func() {
 			m := newMemory()
 			m.readAt, m.receipts = time.Now(), receipts
 			for id, e := range demands {
-				m.erased[id] = eraseRecord(e, 0).Rank()
-				if _, paid := receipts[id]; !paid {
+				m.erased.set(id, eraseRecord(e, 0).Rank())
+				if _, paid := receipts.get(id); !paid {
 					m.debts[id] = &debt{erasure: e}
 				}
 			}

@@ -160,7 +160,7 @@ func (p *processor) settleCheck(m *memory, c *check, now time.Time) {
 		d.due = now.Add(p.askAgain(d, c.problem)) // unless it was erased again
 	default:
 		delete(m.unconfirmed, c.id)
-		m.receipts[c.id] = c.receipt
+		m.receipts.set(c.receipt)
 	}
 }
 

@@ -38,10 +38,10 @@ func owing(p *processor, e schemas.Erasure, receipts ...schemas.Receipt) *memory
 	m := newMemory()
 	m.readAt = time.Now()
 	for _, r := range receipts {
-		m.receipts[r.ClerkID] = r
+		m.receipts.set(r)
 	}
 	d := &debt{erasure: e, since: time.UnixMilli(e.RequestedAt)}
-	m.debts[e.ClerkID], m.erased[e.ClerkID] = d, eraseRecord(e, 0).Rank()
+	m.erased.set(e.ClerkID, eraseRecord(e, 0).Rank())
 	p.compare(m, e.ClerkID, d)
 	return m
 }
@@ -133,13 +133,17 @@ func TestHold_ReadingAgainKeepsWaits(t *testing.T) {
 	before.debts["parked"], fresh.debts["parked"] = &debt{erasure: erasure, due: later}, &debt{erasure: erasure, held: true}
 	before.debts["done"], fresh.unconfirmed["done"] = &debt{erasure: erasure, due: later}, &debt{erasure: erasure}
 	before.unconfirmed["waits"], fresh.unconfirmed["waits"] = &debt{erasure: erasure, due: later}, &debt{erasure: erasure}
-	before.debts["foreign"] = &debt{due: later}
+	before.debts["foreign"] = &debt{due: later} // of a tombstone without a version: it stands nowhere else
+	before.erased.set("foreign", schemas.Version{Epoch: 7})
 	before.debts["withdrawn"] = &debt{erasure: erasure, due: later}
 	fresh.keepWaits(before)
 	for _, d := range []*debt{fresh.debts["parked"], fresh.unconfirmed["done"], fresh.unconfirmed["waits"], fresh.debts["foreign"]} {
 		if d == nil || !d.due.Equal(later) || d.held {
 			t.Errorf("debt %+v, want it due at %s", d, later)
 		}
+	}
+	if rank, _ := fresh.erased.get("foreign"); rank.Epoch != 7 {
+		t.Errorf("rank %v of an erasure that no topic tells, want the one from before", rank)
 	}
 	if fresh.debts["withdrawn"] != nil {
 		t.Error("a withdrawn erasure is owed again")

@@ -205,10 +205,10 @@ func (p *processor) answers(b *batch) (out []*kgo.Record) {
 			answer := deadletters.AnswerApplied
 			if it.fate != applied {
 				answer = deadletters.AnswerSuperseded
-				for _, barriers := range []map[string]schemas.Version{erased, m.erased} {
-					if barrier, ok := barriers[it.record.ClerkID]; ok && it.record.Version.Compare(barrier) <= 0 {
-						answer = deadletters.AnswerErased
-					}
+				now, here := erased[it.record.ClerkID]
+				before, there := m.erased.get(it.record.ClerkID)
+				if here && it.record.Version.Compare(now) <= 0 || there && it.record.Version.Compare(before) <= 0 {
+					answer = deadletters.AnswerErased
 				}
 			}
 			out = append(out, it.letter.Close(topic, answer, "", ""))

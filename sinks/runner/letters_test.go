@@ -279,7 +279,7 @@ func TestReplay_NeverAfterAnErasure(t *testing.T) {
 		t.Parallel()
 		sink := newScripted(t, nil)
 		p := bare(t, sink)
-		p.partitions[0].erased["u"] = schemas.Version{Epoch: 1, Number: 2}
+		p.partitions[0].erased.set("u", schemas.Version{Epoch: 1, Number: 2})
 		letter := upsert("u", 1)
 		letter.Headers = append(letter.Headers, kgo.RecordHeader{Key: deadletters.HeaderOrigin, Value: []byte("clerk.users/0/1")})
 		p.partitions[0].letters.fold.Add(letter)

@@ -16,11 +16,11 @@ import (
 // committed; it changes by the install of a restore, by readAgain and in
 // Committed only. All maps are by Clerk ID.
 type memory struct {
-	states      states                     // what the sink remembers, and of which version
-	erased      map[string]schemas.Version // rank of the erasure, owed or paid: what is not above it is not sent
-	debts       map[string]*debt           // erasures owed
-	unconfirmed map[string]*debt           // erasures done and not read back yet
-	receipts    map[string]schemas.Receipt // this sink's own
+	states      states           // what the sink remembers, and of which version
+	erased      ranks            // of the erasure, owed or paid: what is not above it is not sent
+	debts       map[string]*debt // erasures owed
+	unconfirmed map[string]*debt // erasures done and not read back yet
+	receipts    receipts         // this sink's own
 
 	enabled  int64    // when the sink was first run, Unix milliseconds; 0: not known
 	unmarked bool     // that is not in Kafka yet
@@ -47,14 +47,15 @@ type debt struct {
 
 func newMemory() *memory {
 	return &memory{
-		states: newStates(), erased: map[string]schemas.Version{},
-		debts: map[string]*debt{}, unconfirmed: map[string]*debt{}, receipts: map[string]schemas.Receipt{},
+		states: newStates(), erased: newRanks(), receipts: newReceipts(),
+		debts: map[string]*debt{}, unconfirmed: map[string]*debt{},
 		letters: &letters{},
 	}
 }
 
 // restore reads what the predecessors, and people, have written: erasures less
-// receipts is what is owed. An erasure that is written after this read is not
+// receipts is what is owed. The receipts come first, so that of the many that are
+// paid nothing is ever held but what stays of them. An erasure that is written after this read is not
 // missed, since its tombstone stands in the same transaction and is not read
 // yet.
 func (p *processor) restore(ctx context.Context, partition int32) (*memory, error) {
@@ -70,21 +71,16 @@ func (p *processor) restore(ctx context.Context, partition int32) (*memory, erro
 	if m.enabled == 0 {
 		m.enabled, m.unmarked = p.began.UnixMilli(), true
 	}
-	err := read(topics.Erasures(), func(k *kgo.Record) error { return m.erasure(ctx, p.options.Codec, k) })
+	takenBack := map[string]int64{}
+	err := read(topics.ErasureReceipts(), func(k *kgo.Record) error { return p.receipt(ctx, k, m, takenBack) })
 	if err != nil {
 		return nil, err
 	}
-	takenBack := map[string]int64{}
-	err = read(topics.ErasureReceipts(), func(k *kgo.Record) error { return p.receipt(ctx, k, m, takenBack) })
-	if err != nil {
+	if err = read(topics.Erasures(), func(k *kgo.Record) error { return p.erasure(ctx, k, m) }); err != nil {
 		return nil, err
 	}
 	if m.letters, err = p.readLetters(ctx, partition, false); err != nil {
 		return nil, err
-	}
-	for id, d := range m.debts {
-		m.erased[id] = eraseRecord(d.erasure, partition).Rank()
-		p.compare(m, id, d)
 	}
 	if err := p.waitBehind(ctx, partition, m); err != nil {
 		return nil, err
@@ -94,36 +90,39 @@ func (p *processor) restore(ctx context.Context, partition int32) (*memory, erro
 	return m, nil
 }
 
-// compare settles what an erasure comes to beside the sink's receipt.
+// compare makes of an erasure what it comes to beside the sink's receipt.
 func (r *Runner) compare(m *memory, id string, d *debt) {
-	receipt, ok := m.receipts[id]
+	receipt, ok := m.receipts.get(id)
 	if !ok || receiptVersion(receipt).Compare(versionOf(d.erasure)) < 0 {
 		if r.cfg.EraseAfter > 0 {
 			d.due = d.since.Add(r.cfg.EraseAfter)
 			d.held = d.due.After(m.readAt)
 		}
+		m.debts[id] = d
 		return
 	}
-	delete(m.debts, id)
 	if r.confirmer != nil && receipt.ConfirmedAt == nil && receipt.WaivedAt == nil {
 		d.due = time.UnixMilli(receipt.DoneAt).Add(r.facts.ConfirmAfter)
 		m.unconfirmed[id] = d
 	}
 }
 
-func (m *memory) erasure(ctx context.Context, codec *schemas.Codec, k *kgo.Record) error {
-	switch {
-	case string(k.Key) == schemas.TickKey:
-	case k.Value == nil:
-		delete(m.debts, string(k.Key)) // withdrawn
-	default:
-		d := &debt{}
-		if err := codec.Decode(ctx, k.Value, &d.erasure); err != nil {
-			return err
-		}
-		d.since = askedFor(d.erasure, k.Timestamp)
-		m.debts[string(k.Key)] = d
+// erasure takes over a demand, which takes the place of an earlier one, or that
+// it was withdrawn. The receipts are known.
+func (r *Runner) erasure(ctx context.Context, k *kgo.Record, m *memory) error {
+	id := string(k.Key)
+	m.owesNothing(id)
+	m.erased.delete(id)
+	if k.Value == nil { // withdrawn, or a tick
+		return nil
 	}
+	d := &debt{}
+	if err := r.options.Codec.Decode(ctx, k.Value, &d.erasure); err != nil {
+		return err
+	}
+	d.since = askedFor(d.erasure, k.Timestamp)
+	m.erased.set(id, eraseRecord(d.erasure, k.Partition).Rank())
+	r.compare(m, id, d)
 	return nil
 }
 
@@ -148,7 +147,7 @@ func (r *Runner) receipt(ctx context.Context, k *kgo.Record, m *memory, takenBac
 		return nil
 	}
 	if k.Value == nil {
-		delete(m.receipts, id)
+		m.receipts.delete(id)
 		takenBack[id] = k.Offset
 		return nil
 	}
@@ -159,13 +158,13 @@ func (r *Runner) receipt(ctx context.Context, k *kgo.Record, m *memory, takenBac
 	var receipt schemas.Receipt
 	if err := r.options.Codec.Decode(ctx, k.Value, &receipt); undecodable(err) {
 		r.logger.Warn("receipt cannot be understood, so it pays nothing", "partition", k.Partition, "offset", k.Offset)
-		delete(m.receipts, id)
+		m.receipts.delete(id)
 		return nil
 	} else if err != nil {
 		return err
 	}
-	receipt.ClerkID, receipt.Sink = id, r.cfg.Name
-	m.receipts[id] = receipt
+	receipt.ClerkID = id
+	m.receipts.set(receipt)
 	return nil
 }
 
@@ -179,7 +178,7 @@ func receiptVersion(r schemas.Receipt) schemas.Version {
 
 // paid reports whether the receipt, if there is one, covers the erasure r.
 func (m *memory) paid(r sinks.Record) (receipt schemas.Receipt, covers bool) {
-	receipt, ok := m.receipts[r.ClerkID]
+	receipt, ok := m.receipts.get(r.ClerkID)
 	return receipt, ok && receiptVersion(receipt).Compare(r.Version) >= 0
 }
 
@@ -193,16 +192,16 @@ func (m *memory) settle(it *item) {
 	case it.fate == superseded, m.covers(it.record):
 	case !it.record.Erase(): // applied or given up: a user who came back owes nothing
 		m.owesNothing(id)
-		delete(m.erased, id)
-		delete(m.receipts, id)
+		m.erased.delete(id)
+		m.receipts.delete(id)
 	case it.fate == parked || it.fate == held:
 		m.owesNothing(id)
 		m.debts[id] = it.debt()
-		m.erased[id] = it.record.Rank()
+		m.erased.set(id, it.record.Rank())
 	case it.fate == applied:
 		m.owesNothing(id)
-		m.erased[id] = it.record.Rank()
-		m.receipts[id] = it.receipt
+		m.erased.set(id, it.record.Rank())
+		m.receipts.set(it.receipt)
 		if !it.due.IsZero() {
 			m.unconfirmed[id] = it.debt()
 		}
@@ -224,7 +223,9 @@ func (m *memory) keepWaits(before *memory) {
 		} else if done, ok := m.unconfirmed[id]; ok {
 			done.due = d.due
 		} else if versionOf(d.erasure) == (schemas.Version{}) {
-			m.debts[id], m.erased[id] = d, before.erased[id]
+			m.debts[id] = d
+			rank, _ := before.erased.get(id)
+			m.erased.set(id, rank)
 		}
 	}
 	for id, d := range before.unconfirmed {

@@ -91,7 +91,7 @@ func (p *processor) receiptFor(it *item) (news bool) {
 
 func (p *processor) newReceipt(r sinks.Record, o outcome) schemas.Receipt {
 	receipt := schemas.Receipt{
-		ClerkID: r.ClerkID, Sink: p.cfg.Name, Epoch: r.Version.Epoch, Version: r.Version.Number,
+		ClerkID: r.ClerkID, Epoch: r.Version.Epoch, Version: r.Version.Number,
 		Outcome: cmp.Or(o.result.Outcome, schemas.OutcomeDeleted), DoneAt: o.at.UnixMilli(),
 	}
 	if o.result.Reason != "" {
@@ -103,6 +103,7 @@ func (p *processor) newReceipt(r sinks.Record, o outcome) schemas.Receipt {
 func millis(t time.Time) *int64 { return new(t.UnixMilli()) }
 
 func (p *processor) receiptRecord(receipt schemas.Receipt, partition int32) (*kgo.Record, error) {
+	receipt.Sink = p.cfg.Name
 	value, err := p.options.Codec.Encode(&receipt)
 	if err != nil {
 		return nil, fmt.Errorf("receipt: %w", err)

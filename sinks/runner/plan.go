@@ -154,7 +154,7 @@ func (p *processor) fence(items []*item) []*item {
 		}
 		barrier, fenced := erased[id]
 		if !fenced {
-			barrier, fenced = known.erased[id]
+			barrier, fenced = known.erased.get(id)
 		}
 		if !it.record.Erase() && fenced && !p.facts.EveryChange && it.record.Version.Compare(barrier) <= 0 {
 			it.fate = superseded

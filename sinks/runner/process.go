@@ -342,7 +342,8 @@ func (p *processor) addDue(b *batch, now time.Time) {
 				break
 			}
 			if !d.due.After(now) && !b.users[id] {
-				b.checks = append(b.checks, &check{partition: partition, id: id, debt: d, receipt: m.receipts[id]})
+				receipt, _ := m.receipts.get(id)
+				b.checks = append(b.checks, &check{partition: partition, id: id, debt: d, receipt: receipt})
 				b.users[id] = true
 				checks++
 			}

@@ -384,7 +384,7 @@ func TestProcess_ErasureSupersedesOlderChanges(t *testing.T) {
 	inferred := schemas.Erasure{ClerkID: "back", Epoch: 1, Version: 5, Inferred: true}
 	p.partitions[0].debts["owed"] = &debt{erasure: schemas.Erasure{ClerkID: "owed", Epoch: 1, Version: 5, Inferred: true}}
 	p.partitions[0].debts["back"] = &debt{erasure: inferred}
-	p.partitions[0].erased["paid"] = schemas.Version{Epoch: 1, Number: 5}
+	p.partitions[0].erased.set("paid", schemas.Version{Epoch: 1, Number: 5})
 	out := process(t, p, upsert("owed", 4), upsert("paid", 5), upsert("back", 6), tombstone("new", 3, schemas.OriginReconcile), upsert("new", 2))
 	for id, want := range map[string][]int64{"owed": {5}, "paid": nil, "back": {6}, "new": {3}} {
 		if got := sink.sent(id); !slices.Equal(got, want) {

@@ -1,11 +1,6 @@
 package runner
 
-import (
-	"encoding/binary"
-
-	"clerkconnect/schemas"
-	"clerkconnect/schemas/compacted"
-)
+import "clerkconnect/schemas/compacted"
 
 // states is what is known of the users of one partition, by Clerk ID. It is kept
 // as bytes, since a tool's sink remembers every user: beside what the sink itself
@@ -23,7 +18,7 @@ const (
 // stateHead is what stands before what the sink remembers: flags, and the
 // version's epoch and number. It always has the same length, so that most
 // changes of a user are written over what was there.
-const stateHead = 1 + 4 + 8
+const stateHead = 1 + versionBytes
 
 // get returns what is known of a user, the caller's own; nil if nothing.
 func (s states) get(clerkID string) *known {
@@ -31,13 +26,7 @@ func (s states) get(clerkID string) *known {
 	if !ok {
 		return nil
 	}
-	of := &known{
-		version: schemas.Version{
-			Epoch:  int32(binary.LittleEndian.Uint32(value[1:])),
-			Number: int64(binary.LittleEndian.Uint64(value[5:])),
-		},
-		unapplied: value[0]&unapplied != 0,
-	}
+	of := &known{version: versionIn(value[1:]), unapplied: value[0]&unapplied != 0}
 	if value[0]&hasState != 0 {
 		of.state = append([]byte{}, value[stateHead:]...)
 	}
@@ -45,15 +34,13 @@ func (s states) get(clerkID string) *known {
 }
 
 func (s states) set(clerkID string, of known) {
-	value := make([]byte, stateHead, stateHead+len(of.state))
+	value := appendVersion(make([]byte, 1, stateHead+len(of.state)), of.version)
 	if of.state != nil {
 		value[0] |= hasState
 	}
 	if of.unapplied {
 		value[0] |= unapplied
 	}
-	binary.LittleEndian.PutUint32(value[1:], uint32(of.version.Epoch))
-	binary.LittleEndian.PutUint64(value[5:], uint64(of.version.Number))
 	s.table.Set(clerkID, append(value, of.state...))
 }
 
