@@ -39,6 +39,17 @@ func (p *Progress) reached(number int32, offset int64) {
 	}
 }
 
+// At returns the offset before which all of a partition is done; -1 if that is
+// not known: it is not owned, or nothing was read of it yet.
+func (p *Progress) At(number int32) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if position, ok := p.positions[number]; ok {
+		return position
+	}
+	return -1
+}
+
 // Lag returns how many records of the owned partitions lie before the owner:
 // high watermark less position, the marks that end transactions included. For
 // a partition of which nothing was read yet the position is the group's

@@ -442,8 +442,10 @@ func (o *owner) transaction(ctx context.Context, records []*kgo.Record) error {
 	case err != nil:
 		return &processError{err}
 	}
-	if done, err := o.end(ctx, out, after(records), len(data)); !done {
-		return err
+	if len(records)+len(out) > 0 { // else there is nothing to commit
+		if done, err := o.end(ctx, out, after(records), len(data)); !done {
+			return err
+		}
 	}
 	o.again, o.begun = nil, nil
 	o.processor.Committed()

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 
@@ -27,9 +28,9 @@ func (p *processor) waitBehind(ctx context.Context, partition int32, m *memory) 
 		return nil
 	}
 	topic := p.options.Topics.Users()
-	from, err := p.committed(ctx, topic, partition)
+	from, _, err := p.lag(ctx, partition)
 	if err != nil {
-		return fmt.Errorf("committed offset of %s/%d: %w", topic, partition, err)
+		return err
 	}
 	return compacted.ReadRange(ctx, p.options.Client, topic, partition, from, math.MaxInt64, func(k *kgo.Record) error {
 		d, ok := m.debts[string(k.Key)]
@@ -61,20 +62,27 @@ func (b *batch) addAhead(d *debt) {
 	}
 }
 
-// committed returns the group's next offset, 0 if it has none: then it begins
-// with the start of the log.
-func (r *Runner) committed(ctx context.Context, topic string, partition int32) (int64, error) {
+// lag returns where the group goes on in a partition of the users, 0 if it has
+// committed nothing: then it begins with the start of the log; and where the
+// partition ends.
+func (r *Runner) lag(ctx context.Context, partition int32) (from, end int64, err error) {
 	client, err := kgo.NewClient(r.options.Client...)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer client.Close()
-	offsets, err := kadm.NewClient(client).FetchOffsets(ctx, r.Group())
+	admin, topic := kadm.NewClient(client), r.options.Topics.Users()
+	offsets, err := admin.FetchOffsets(ctx, r.Group())
 	if err != nil {
-		return 0, err
+		return 0, 0, fmt.Errorf("committed offset of %s/%d: %w", topic, partition, err)
+	}
+	ends, err := admin.ListEndOffsets(ctx, topic)
+	if err != nil {
+		return 0, 0, fmt.Errorf("end of %s/%d: %w", topic, partition, err)
 	}
 	at, _ := offsets.Lookup(topic, partition)
-	return max(0, at.At), at.Err
+	last, _ := ends.Lookup(topic, partition)
+	return max(0, at.At), last.Offset, errors.Join(at.Err, last.Err)
 }
 
 // waits reports whether records of the user are to be read and applied before d.

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -18,11 +19,13 @@ import (
 // What is asked for is tried again in the course of the batches, before what
 // was read of the user. An old record cannot win: whatever is applied of a
 // user, and every erasure, closes the letters that are not newer in the same
-// transaction, so that what is still open has nothing newer at the destination.
+// transaction, so that what is still open has nothing newer at the destination,
+// but for what was applied and not committed: that is read again first (caughtUp).
 type letters struct {
 	fold   deadletters.Fold
 	heard  int64     // what people have said before this offset is in here
-	nextAt time.Time // no replay before: letters could not be read
+	behind int64     // no replay before the users' partition is read up to here; 0: not known
+	nextAt time.Time // no replay before: something could not be read, or is not read yet
 }
 
 // due returns when a letter is to be tried again, zero for at once; false if
@@ -85,16 +88,49 @@ func (p *processor) readLettersAgain(ctx context.Context) error {
 // those asked for may lie far apart.
 const replaySpan = 5000
 
-// lettersRetry is the wait after dead letters could not be read.
-const lettersRetry = 5 * time.Second
+// lettersRetry is the wait after dead letters could not be read, caughtUpEvery how
+// often it is looked whether the partition is.
+const (
+	lettersRetry  = 5 * time.Second
+	caughtUpEvery = 500 * time.Millisecond
+)
+
+// caughtUp reports whether all is read, or is among records, that stood in the
+// partition when letters were asked for first since it was restored. A batch
+// that failed, or a predecessor, may have applied something newer of their users
+// that is not committed. Receipts do not overtake each other.
+func (p *processor) caughtUp(ctx context.Context, records []*kgo.Record, partition int32, l *letters) bool {
+	if p.feed {
+		return true
+	}
+	at := p.progress[0].At(partition)
+	if at < 0 || l.behind == 0 {
+		from, end, err := p.lag(ctx, partition)
+		if err != nil {
+			p.logger.Debug("look how far the partition is read", "partition", partition, "err", err)
+			return false
+		}
+		at, l.behind = max(at, from), cmp.Or(l.behind, end)
+	}
+	for _, k := range records {
+		if k.Partition == partition {
+			at = max(at, k.Offset+1)
+		}
+	}
+	return at >= l.behind-1 // the last in the log is the mark of a transaction
+}
 
 // addReplays adds the records that are to be tried again, at most a batch of
 // them and one of each user; what b has something of its user of comes later.
 // An error means that ctx has ended.
-func (p *processor) addReplays(ctx context.Context, b *batch) error {
+func (p *processor) addReplays(ctx context.Context, b *batch, records []*kgo.Record) error {
 	room := p.cfg.BatchRecords
 	for partition, m := range p.partitions {
 		if at, due := m.letters.due(); !due || at.After(time.Now()) || room == 0 {
+			continue
+		}
+		if !p.caughtUp(ctx, records, partition, m.letters) {
+			m.letters.nextAt = time.Now().Add(caughtUpEvery)
 			continue
 		}
 		chosen := m.letters.choose(b.users, room)

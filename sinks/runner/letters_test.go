@@ -520,3 +520,64 @@ func TestReplay_Random(t *testing.T) {
 		t.Errorf("held %v, want %v", destination.held, latest)
 	}
 }
+
+// A newer change was applied and not committed: until it comes again the letter
+// is not tried, though nothing that is committed speaks against it.
+func TestReplay_NeverOverWhatIsNotCommitted(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	destination := newPicky("u")
+	sink := newScripted(t, destination.apply)
+	r := b.run(sinkName, "a", sink)
+	b.write(upsert("u", 1))
+	letter := b.letter(sinkName, "u", 1)
+	eventually(t, "given up, and committed", func() bool { return r.Status().LagRecords == 0 })
+	destination.mend("u")
+	fails := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Err: kerr.IllegalGeneration, Count: -1})
+	b.write(upsert("u", 2))
+	eventually(t, "applied", func() bool { return slices.Contains(sink.sent("u"), 2) })
+	b.replay(sinkName, letter)
+	times := len(sink.sent("u"))
+	eventually(t, "applied often", func() bool { return len(sink.sent("u")) > times+5 })
+	fails.Remove()
+	eventually(t, "answered", func() bool { return b.letters(sinkName)["u"][0].Answer != "" })
+	if versions, answer := sink.sent("u"), b.letters(sinkName)["u"][0].Answer; stepsBack(versions) || answer != deadletters.AnswerSuperseded {
+		t.Errorf("sent %v, the letter is %q; want no step back, superseded", versions, answer)
+	}
+}
+
+// A record that fails alone holds up its partition, and with it no letter: that
+// one is taken shows that the destination lives.
+func TestReplay_BesideWhatIsHeldUp(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	destination := newPicky("u")
+	sink := newScripted(t, func(ctx context.Context, batch []sinks.Record) error {
+		if slices.ContainsFunc(batch, func(r sinks.Record) bool { return r.ClerkID == "holds" }) {
+			return errDown
+		}
+		return destination.apply(ctx, batch)
+	})
+	r := b.run(sinkName, "a", sink)
+	b.write(upsert("u", 1))
+	letter := b.letter(sinkName, "u", 1)
+	destination.mend("u")
+	if schemas.Partition("holds", partitions) != letter.Partition {
+		t.Fatal("the two users are not in one partition")
+	}
+	b.write(upsert("holds", 2))
+	eventually(t, "attempted often", func() bool { return len(sink.sent("holds")) > r.cfg.MaxAttempts })
+	b.replay(sinkName, letter)
+	b.answered(sinkName, "u", 1, deadletters.AnswerApplied)
+	b.letter(sinkName, "holds", 1)
+}
+
+// Receipts of other sinks are no changes of a user.
+func TestReplay_OfReceiptsWaitsForNothing(t *testing.T) {
+	t.Parallel()
+	p := bare(t, newScripted(t, nil))
+	p.feed = true
+	if !p.caughtUp(t.Context(), nil, 0, &letters{behind: 100}) {
+		t.Error("a receipt is not tried again before the users are read")
+	}
+}

@@ -212,7 +212,7 @@ func (p *processor) heldUntilNow(m *memory) bool {
 func (p *processor) collect(ctx context.Context, b *batch, records []*kgo.Record) error {
 	p.addDue(b, time.Now())
 	if p.mode == modeRun {
-		if err := p.addReplays(ctx, b); err != nil {
+		if err := p.addReplays(ctx, b, records); err != nil {
 			return err
 		}
 	}
