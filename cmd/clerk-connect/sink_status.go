@@ -335,6 +335,9 @@ func printStatus(w io.Writer, s sinkStatus, now time.Time) error {
 			continue
 		}
 		line(title, "%s: %s, %d/%d partitions, told %s ago", i.Instance, i.State, i.Ready, i.Owned, age)
+		if i.HeldUpBy != "" {
+			line("", "held up by %s, which fails alone: tried %d times, next at %s", i.HeldUpBy, i.Attempts, time.UnixMilli(i.NextAt).UTC().Format(time.RFC3339))
+		}
 	}
 	return nil
 }

@@ -98,6 +98,7 @@ func (p *processor) deliver(ctx context.Context, b *batch, items []*item) error 
 			if err := d.settle(a); err != nil {
 				return err
 			}
+			d.tellHeld()
 		case <-timer.C:
 		case <-p.words.told():
 			timer.Stop()
@@ -293,6 +294,28 @@ func (d *delivery) stuck() bool {
 	return d.inFlight == 0 && len(d.queue) > 0 && !slices.ContainsFunc(d.queue, func(u *unit) bool {
 		return len(u.items) > 1 || u.attempts < d.cfg.MaxAttempts || d.health.applied > u.applied
 	})
+}
+
+// tellHeld publishes which record fails alone and is tried again: of several the
+// one that was tried most often.
+func (d *delivery) tellHeld() {
+	if d.feed {
+		return
+	}
+	var held *Held
+	for _, u := range d.queue {
+		it := u.items[0]
+		if len(u.items) > 1 || u.attempts == 0 || it.raw == nil || held != nil && held.Attempts >= it.attempts {
+			continue
+		}
+		held = &Held{Source: it.record.Source, Attempts: it.attempts, Next: u.due}
+		for _, rest := range []time.Time{d.health.resting, d.health.limited} {
+			if rest.After(held.Next) {
+				held.Next = rest
+			}
+		}
+	}
+	d.status.hold(held)
 }
 
 // probe queues a change of this batch that is applied already, and reports

@@ -15,7 +15,7 @@
 //     change how and when the receipt says it was done.
 //   - During an outage nothing is given up. A record is dead-lettered only if
 //     the sink calls it permanent, or if it fails alone, often, and while
-//     others are applied.
+//     others are applied. Until then log and [Status] name it.
 //   - A record that needs what another user still holds holds up nobody: after a
 //     second further records are taken in, of whatever partition, since the one
 //     that lets go may be among them. If it does not come within MaxAttempts, the
@@ -69,9 +69,10 @@
 //
 // The protocol is that of package deadletters. A letter closes by itself when
 // something newer of its user is applied or given up, or when he is erased: in
-// the same transaction. So what is open has nothing newer at the destination, and
-// a word that it is to be tried again cannot bring an old state back, whether
-// the destination can compare or not, nor an erased user. What is tried again
+// the same transaction. So what is open has nothing newer at the destination, but
+// for what was applied and not committed, and that is read again first; and a word
+// that it is to be tried again cannot bring an old state back, whether the
+// destination can compare or not, nor an erased user. What is tried again
 // goes into a batch before what was read of the user, like any record; its
 // answer, or the letter that takes its place, is committed with the batch. Where
 // every change counts ([sinks.Capabilities].EveryChange) a newer change closes

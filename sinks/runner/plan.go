@@ -30,6 +30,7 @@ type item struct {
 
 	note         []byte // what the sink wants remembered before the item is applied again
 	showsNothing bool   // applied, and sent again in vain: nothing was sent
+	toldAlone    bool   // logged as one that fails alone
 }
 
 // fate is what became of an item.

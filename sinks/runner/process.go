@@ -76,6 +76,9 @@ func (p *processor) Restore(ctx context.Context, partition int32) (func(), error
 func (p *processor) Forget(partition int32) {
 	delete(p.partitions, partition)
 	p.batch, p.again = nil, nil
+	if !p.feed {
+		p.status.hold(nil)
+	}
 	p.countDebts()
 }
 

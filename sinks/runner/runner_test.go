@@ -1,10 +1,12 @@
 package runner
 
 import (
+	"bytes"
 	"context"
 	crand "crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -578,15 +580,32 @@ func TestRunner_LonePoison(t *testing.T) {
 			}
 			return nil
 		})
-		r := b.run(sinkName, "a", sink)
+		var mu sync.Mutex
+		var log bytes.Buffer
+		r := b.run(sinkName, "a", sink, func(_ *Config, o *Options) {
+			o.Logger = slog.New(slog.NewTextHandler(&locked{mu: &mu, buffer: &log}, nil))
+		})
 		b.write(upsert("bad", 1))
 		eventually(t, "attempted often", func() bool { return sink.callCount() > 3*r.cfg.MaxAttempts })
+		place := sinks.Source{Topic: b.named(topics.Users()), Partition: schemas.Partition("bad", partitions)}
+		eventually(t, "told what holds it up", func() bool {
+			held := r.Status().Held
+			return held != nil && held.Source == place && held.Attempts > r.cfg.MaxAttempts && !held.Next.IsZero()
+		})
+		mu.Lock()
+		for _, text := range []string{"apply, will retry", "nothing else shows whether the destination lives"} {
+			at := fmt.Sprintf("partition=%d offset=0", place.Partition)
+			if n := strings.Count(log.String(), text); n != 1 || strings.Count(log.String(), at) != 2 {
+				t.Errorf("the log says %d times %q, want once, with %s:\n%s", n, text, at, log.String())
+			}
+		}
+		mu.Unlock()
 		if dead := b.latest(topics.DeadLetters(sinkName)); len(dead) != 0 {
 			t.Fatalf("%d dead letters before anything was applied", len(dead))
 		}
 		b.write(upsert("good", 2))
 		eventually(t, "dead-lettered", func() bool { return len(b.latest(topics.DeadLetters(sinkName))) == 1 })
-		eventually(t, "caught up", func() bool { return r.Status().LagRecords == 0 })
+		eventually(t, "caught up", func() bool { s := r.Status(); return s.LagRecords == 0 && s.Held == nil })
 	})
 }
 

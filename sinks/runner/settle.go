@@ -44,7 +44,8 @@ func (d *delivery) settle(a answer) error {
 		return nil
 	}
 	if d.health.streak++; d.health.streak == 1 {
-		d.logger.Warn("apply, will retry", "reason", problem.Reason, "batch_size", len(a.unit.items), "err", a.err)
+		first := a.unit.items[0].record.Source
+		d.logger.Warn("apply, will retry", "reason", problem.Reason, "batch_size", len(a.unit.items), "partition", first.Partition, "offset", first.Offset, "err", a.err)
 	}
 	d.status.failed(problem, false)
 	d.rest(problem)
@@ -257,9 +258,24 @@ func (d *delivery) retry(u *unit, problem sinks.Error) {
 	case len(u.items) == 1 && often && (alive || u.items[0].raw == nil): // a debt holds up no offset
 		d.giveUp(u.items[0], problem)
 	default:
+		if often && len(u.items) == 1 {
+			d.tellAlone(u.items[0], problem)
+		}
 		u.due = time.Now().Add(max(problem.After, d.backoff(u.attempts)))
 		d.queue = append(d.queue, u)
 	}
+}
+
+// tellAlone logs once that a record would be given up if the destination were
+// known to live.
+func (d *delivery) tellAlone(it *item, problem sinks.Error) {
+	if it.toldAlone {
+		return
+	}
+	it.toldAlone = true
+	source := it.record.Source
+	d.logger.Warn("record fails alone, and nothing else shows whether the destination lives: it is tried until something does",
+		"topic", source.Topic, "partition", source.Partition, "offset", source.Offset, "reason", problem.Reason, "attempts", it.attempts, "err", problem.Err)
 }
 
 // halve queues the halves of a unit.

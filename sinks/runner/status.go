@@ -44,6 +44,16 @@ type Status struct {
 	DeadLetters, DeadLettersParked int
 	// Paused is who has the sink stand still, and since when; nil: nobody.
 	Paused *Pause
+	// Held is the record that holds up the owned partitions; nil: none does.
+	Held *Held
+}
+
+// Held is a record that fails alone and is tried again, while nothing of its
+// batch can be committed. It is not changed.
+type Held struct {
+	Source   sinks.Source
+	Attempts int       // failed calls of it, also with others
+	Next     time.Time // no other before
 }
 
 // Circuit is whether a sink's calls go through.
@@ -80,6 +90,7 @@ type status struct {
 	resting  time.Time // no call before
 	debts    debts
 	pause    *Pause
+	held     *Held
 }
 
 // Status returns what the runner does now. Safe for concurrent use.
@@ -93,7 +104,7 @@ func (r *Runner) Status() Status {
 		LagRecords: s.lag, LastReason: s.reason,
 		ErasuresOwed: s.debts.owed, ErasuresHeld: s.debts.held, ErasuresUnconfirmed: s.debts.unconfirmed, OldestErasure: s.debts.oldest,
 		DeadLetters: s.debts.letters, DeadLettersParked: s.debts.lettersParked,
-		Paused: s.pause,
+		Paused: s.pause, Held: s.held,
 	}
 	switch {
 	case s.stopped || s.tripped && time.Now().Before(s.resting):
@@ -147,6 +158,8 @@ func (s *status) own(has transact.Ownership) {
 	s.set(func() { s.has = has })
 }
 
+func (s *status) hold(held *Held) { s.set(func() { s.held = held }) }
+
 func (s *status) setLag(records int64) { s.set(func() { s.lag = records }) }
 
 func (s *status) setDebts(sum debts) { s.set(func() { s.debts = sum }) }
@@ -171,6 +184,7 @@ func (s *status) start(records []*kgo.Record) {
 // finish notes that the batch is committed.
 func (s *status) finish() {
 	s.set(func() {
+		s.held = nil
 		if !s.next.IsZero() {
 			s.position = s.next
 		}

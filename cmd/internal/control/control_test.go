@@ -195,6 +195,21 @@ func TestPublisher_IsCalm(t *testing.T) {
 	})
 }
 
+// A record that holds a sink up is told of at once, each further attempt only
+// when it is time to.
+func TestOf_HeldUp(t *testing.T) {
+	t.Parallel()
+	held := runner.Held{Source: sinks.Source{Topic: "clerk.users", Partition: 3, Offset: 17}, Attempts: 1, Next: time.UnixMilli(7)}
+	before, first := of(runner.Status{}, time.Now()), of(runner.Status{Held: &held}, time.Now())
+	if first.HeldUpBy != "clerk.users/3/17" || first.Attempts != 1 || first.NextAt != 7 || !first.changed(before) {
+		t.Errorf("status: %+v, changed %t; want it held up by clerk.users/3/17, changed", first, first.changed(before))
+	}
+	held.Attempts, held.Next = 2, time.UnixMilli(9)
+	if second := of(runner.Status{Held: &held}, time.Now()); second.Attempts != 2 || second.changed(first) {
+		t.Errorf("status: %+v, changed %t; want another attempt, not changed", second, second.changed(first))
+	}
+}
+
 func TestOf_State(t *testing.T) {
 	t.Parallel()
 	for want, s := range map[string]runner.Status{

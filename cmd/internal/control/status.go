@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"clerkconnect/connector"
+	"clerkconnect/schemas/deadletters"
 	"clerkconnect/sinks/runner"
 )
 
@@ -35,6 +36,10 @@ type Status struct {
 	OldestAt int64  `json:"oldest_erasure_at,omitempty"`
 	Letters  int    `json:"dead_letters"`
 	Parked   int    `json:"dead_letters_parked"`
+
+	HeldUpBy string `json:"held_up_by,omitempty"` // a record that fails alone: topic/partition/offset
+	Attempts int    `json:"attempts,omitempty"`   // at it
+	NextAt   int64  `json:"next_attempt_at,omitempty"`
 }
 
 // of returns what a runner does, as it is published.
@@ -47,6 +52,9 @@ func of(s runner.Status, now time.Time) Status {
 	}
 	if s.ErasuresOwed > 0 {
 		out.OldestAt = s.OldestErasure.UnixMilli()
+	}
+	if s.Held != nil {
+		out.HeldUpBy, out.Attempts, out.NextAt = deadletters.Origin(s.Held.Source).String(), s.Held.Attempts, s.Held.Next.UnixMilli()
 	}
 	switch {
 	case s.Paused != nil && s.Paused.KeepErasing:
@@ -62,9 +70,11 @@ func of(s runner.Status, now time.Time) Status {
 }
 
 // changed reports whether something has happened that is worth telling before
-// it is time to. Lag is none of it: it moves all the time, and Kafka knows it.
+// it is time to. Lag is none of it: it moves all the time, and Kafka knows it; nor
+// is one more attempt.
 func (s Status) changed(before Status) bool {
 	s.At, s.Lag, s.LagMS = before.At, before.Lag, before.LagMS
+	s.Attempts, s.NextAt = before.Attempts, before.NextAt
 	return s != before
 }
 
