@@ -14,6 +14,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"clerkconnect/schemas"
 )
 
 // operated is a deployment as an operator looks after it: two processes run
@@ -268,6 +272,49 @@ func TestOperate_WebhookLetters(t *testing.T) {
 	o.want(o.command(0, "dlq", "list", "webhook"), "0 dead letters")
 	o.deliver()
 	o.settle(patience)
+}
+
+// TestOperate_ReceiptLetters: a receipt of another sink that cannot be taken is a
+// dead letter of the audit log, and shown as what it is.
+func TestOperate_ReceiptLetters(t *testing.T) {
+	s := newStack(t, false, 5)
+	trail := s.auditTrail()
+	s.settings = func(string) []string {
+		return []string{"SINKS=sqlite,audit", "SINK_AUDIT_URL=" + trail.url, "SINK_AUDIT_SCHEMA=" + trail.schema}
+	}
+	s.schema = "" // the other sink is SQLite alone
+	s.start("front", "receiver,sequencer,snapshot", "")
+	p := s.start("sinks", "sinks", "")
+	eventually(t, patience, "ready", p.ready)
+	o := &operated{stack: s}
+	value, err := (&schemas.Codec{}).Encode(&schemas.Receipt{ClerkID: "user_another", Sink: "crm", Epoch: 1, Version: 1, Outcome: schemas.OutcomeAnonymized})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(s.brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	receipt := &kgo.Record{
+		Topic: s.topics.ErasureReceipts(), Partition: schemas.Partition("user_one", partitions),
+		Key: []byte(schemas.ReceiptKey("user_one", "crm")), Value: value,
+	}
+	if err := client.ProduceSync(t.Context(), receipt).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	var list string
+	eventually(t, patience, "given up", func() bool {
+		list = o.command(0, "dlq", "list", "audit")
+		return strings.Contains(list, "1 open")
+	})
+	place := strings.Fields(strings.Split(list, "\n")[1])[0]
+	shown := o.command(0, "dlq", "show", "audit", place)
+	if o.want(shown, "user_one", s.topics.ErasureReceipts()+"/", "the value names another user", "shown with --personal-data"); strings.Contains(shown, "user_another") {
+		t.Errorf("dlq show prints what the letter holds, and nobody asked for it:\n%s", shown)
+	}
+	o.want(o.command(0, "dlq", "show", "audit", place, "--personal-data"), "keep it out of tickets", "user_another", "ANONYMIZED")
+	o.want(o.command(0, "dlq", "show", "audit", place, "--personal-data", "-o", "json"), "user_another", "ANONYMIZED")
 }
 
 // TestOperate_Pause: a pause holds in every process and over a restart, also
