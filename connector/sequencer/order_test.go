@@ -2,6 +2,7 @@ package sequencer
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -187,6 +188,94 @@ func (f flags) StoreState(_ context.Context, key string, value any) error {
 }
 
 func (flags) Tick(context.Context, string, int32) error { return nil }
+
+// TestProcess_Records holds what the public contract says of the records of one
+// user's life, headers and erasures included.
+func TestProcess_Records(t *testing.T) {
+	t.Parallel()
+	h := newHarness()
+	h.say("user_1", schemas.EventUpsert, schemas.OriginSnapshot, truth{updatedAt: 100, content: 1}, 100, nil)
+	h.say("user_1", schemas.EventUpsert, schemas.OriginWebhook, truth{updatedAt: 200, content: 2}, 201, nil)
+	version := int64(200)
+	h.say("user_1", schemas.EventInferredDelete, schemas.OriginReconcile, truth{}, 300, &version)
+	h.say("user_1", schemas.EventUpsert, schemas.OriginWebhook, truth{updatedAt: 400, content: 3}, 401, nil)
+	h.say("user_1", schemas.EventDelete, schemas.OriginRequest, truth{}, 500, nil)
+	for i, want := range []struct {
+		headers schemas.ChangeHeaders
+		change  schemas.ChangeOperation // empty: a tombstone
+		erasure *schemas.Erasure        // nil: none
+		lifted  bool                    // a tombstone among the erasures
+	}{
+		{headers: schemas.ChangeHeaders{Operation: "SNAPSHOT", Origin: schemas.OriginSnapshot, Snapshot: schemas.SnapshotTrue, Version: schemas.Version{Number: 100}, OccurredAt: 100}, change: schemas.ChangeSnapshot},
+		{headers: schemas.ChangeHeaders{Operation: "UPDATE", Origin: schemas.OriginWebhook, Snapshot: schemas.SnapshotFalse, Version: schemas.Version{Number: 200}, OccurredAt: 201}, change: schemas.ChangeUpdate},
+		{headers: schemas.ChangeHeaders{Operation: "DELETE", Origin: schemas.OriginReconcile, Snapshot: schemas.SnapshotFalse, Version: schemas.Version{Number: 300}, OccurredAt: 300},
+			erasure: &schemas.Erasure{Version: 300, Origin: schemas.OriginReconcile, Inferred: true, RequestedAt: 300}},
+		{headers: schemas.ChangeHeaders{Operation: "CREATE", Origin: schemas.OriginWebhook, Snapshot: schemas.SnapshotFalse, Version: schemas.Version{Number: 400}, OccurredAt: 401}, change: schemas.ChangeCreate, lifted: true},
+		{headers: schemas.ChangeHeaders{Operation: "DELETE", Origin: schemas.OriginRequest, Snapshot: schemas.SnapshotFalse, Version: schemas.Version{Number: 500}, OccurredAt: 500},
+			erasure: &schemas.Erasure{Version: 500, Origin: schemas.OriginRequest, RequestedAt: 500}},
+	} {
+		h.arrive(h.events[i])
+		out, err := h.seq.Process(t.Context(), h.input[len(h.input)-1:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.seq.Committed()
+		id := fmt.Sprint("msg_", i)
+		want.headers.EventID, want.headers.Version.Epoch = id, 1
+		var erasure *schemas.Erasure
+		lifted := false
+		for _, r := range out {
+			switch r.Topic {
+			case testTopics.Users():
+				if got, err := schemas.ParseChangeHeaders(r.Headers); err != nil || got != want.headers {
+					t.Errorf("%s: headers are %+v, %v; want %+v", id, got, err, want.headers)
+				}
+				var change schemas.UserChange
+				if r.Value != nil {
+					err = h.seq.cfg.Codec.Decode(t.Context(), r.Value, &change)
+				}
+				if err != nil || change.Operation != want.change || want.change != "" && change.Version != want.headers.Version.Number {
+					t.Errorf("%s: got %+v, %v; want operation %q", id, change, err, want.change)
+				}
+			case testTopics.Erasures():
+				if lifted = r.Value == nil; !lifted {
+					erasure = new(schemas.Erasure)
+					if err := h.seq.cfg.Codec.Decode(t.Context(), r.Value, erasure); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		if want.erasure != nil && erasure != nil {
+			want.erasure.ClerkID, want.erasure.Epoch, want.erasure.EventID, want.erasure.SequencedAt = "user_1", 1, id, erasure.SequencedAt
+		}
+		if lifted != want.lifted || (erasure == nil) != (want.erasure == nil) || erasure != nil && *erasure != *want.erasure {
+			t.Errorf("%s: erasure is %+v, lifted %v; want %+v", id, erasure, lifted, want.erasure)
+		}
+	}
+}
+
+// TestProcess_TieIsReadAgain: for as long as a replica may lag, Clerk's answer
+// to a tie could be the loser.
+func TestProcess_TieIsReadAgain(t *testing.T) {
+	t.Parallel()
+	h := newHarness()
+	h.say("user_1", schemas.EventUpsert, schemas.OriginWebhook, truth{updatedAt: 100, content: 2}, 100, nil)
+	h.say("user_1", schemas.EventUpsert, schemas.OriginWebhook, truth{updatedAt: 100, content: 1}, 100, nil)
+	h.arrive(h.events[0])
+	h.arrive(h.events[1])
+	out, err := h.seq.Process(t.Context(), h.input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked connector.Reread
+	if err := json.Unmarshal(out[len(out)-1].Value, &asked); err != nil {
+		t.Fatal(err)
+	}
+	if asked.Reason != "tie" || asked.IfVersion == nil || *asked.IfVersion != 100 || asked.NotBefore != asked.RequestedAt+60_000 {
+		t.Errorf("re-read: got %+v, want it 60 s later and for version 100 alone", asked)
+	}
+}
 
 // TestForget: nothing of a partition that was lost, or of a transaction that was
 // not committed, is left.
