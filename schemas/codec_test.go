@@ -1,10 +1,13 @@
 package schemas
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"flag"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -196,6 +199,58 @@ func TestDecode_BlockCounts(t *testing.T) {
 	}
 }
 
+// TestWellFormed asks the guard itself: what it lets pass, a recover behind it
+// would hide here, and the decoder might loop or fill the memory elsewhere.
+func TestWellFormed(t *testing.T) {
+	parse := func(text string) avro.Schema { return mustParse(text) }
+	text, flag := parse(`"string"`), parse(`"boolean"`)
+	either := parse(`["null","string"]`)
+	word := parse(`{"type":"enum","name":"Word","symbols":["A","B"]}`)
+	texts := parse(`{"type":"array","items":"string"}`)
+	long := func(numbers ...int64) (data []byte) {
+		for _, n := range numbers {
+			data = binary.AppendVarint(data, n)
+		}
+		return data
+	}
+	many := func(items int64) []byte { return append(long(items), make([]byte, items+1)...) } // empty strings, and the end
+	for _, test := range []struct {
+		name   string
+		schema avro.Schema
+		data   []byte
+		fine   bool
+	}{
+		{"string", text, append(long(2), "ab"...), true},
+		{"string longer than the bytes", text, append(long(3), "ab"...), false},
+		{"string of a negative length", text, long(-1, 0), false},
+		{"number that does not end", text, []byte{0xFF, 0xFF}, false},
+		{"number of more than 64 bits", text, bytes.Repeat([]byte{0xFF}, 11), false},
+		{"boolean", flag, []byte{1}, true},
+		{"boolean of another value", flag, []byte{2}, false},
+		{"no boolean", flag, nil, false},
+		{"union", either, long(0), true},
+		{"branch beyond the union", either, long(2, 0), false},
+		{"branch before the union", either, long(-1, 0), false},
+		{"enum", word, long(1), true},
+		{"symbol beyond the enum", word, long(2), false},
+		{"symbol before the enum", word, long(-1), false},
+		{"array in two blocks", texts, long(1, 0, 2, 0, 0, 0), true},
+		{"array block with its size", texts, long(-2, 2, 0, 0, 0), true},
+		{"array that does not end", texts, long(1, 0), false},
+		{"more items than bytes", texts, long(100, 0, 0), false},
+		{"the lowest count of items", texts, long(math.MinInt64, 1, 0, 0), false},
+		{"as many items as are taken", texts, many(maxSliceItems), true},
+		{"one item more", texts, many(maxSliceItems + 1), false},
+		{"one item more in another block", texts, append(many(maxSliceItems)[:len(many(maxSliceItems))-1], long(1, 0, 0)...), false},
+		{"a type that is in no schema of ours", parse(`"double"`), make([]byte, 8), false},
+	} {
+		rest, err := wellFormed(test.schema, test.data)
+		if (err == nil && len(rest) == 0) != test.fine {
+			t.Errorf("%s: got %d bytes left, %v; want it taken: %v", test.name, len(rest), err, test.fine)
+		}
+	}
+}
+
 // FuzzDecode: foreign bytes never panic, nor allocate without bounds; what can
 // be read is written again to something equal.
 func FuzzDecode(f *testing.F) {
@@ -285,6 +340,16 @@ func roundTrip(t *testing.T, url string) (*sr.Client, Topics) {
 			t.Errorf("%s: got %+v, want %+v", name, decoded, record)
 		}
 	}
+	known := 0
+	reads.known.Range(func(any, any) bool { known++; return true })
+	if known != len(contracts) {
+		t.Errorf("%d ids are remembered, want %d: each is looked up once", known, len(contracts))
+	}
+	for _, topic := range []string{topics.UserEvents(), topics.Users(), topics.SequencerState(), topics.Erasures(), topics.ErasureReceipts()} {
+		if set := client.Compatibility(t.Context(), topic+"-value")[0]; set.Err != nil || set.Level != sr.CompatFullTransitive {
+			t.Errorf("%s: compatibility is %v, %v; want %v", topic, set.Level, set.Err, sr.CompatFullTransitive)
+		}
+	}
 	if err := reads.Decode(t.Context(), []byte{0, 0x7f, 0xff, 0xff, 0xfe, 0}, &Erasure{}); !errors.Is(err, ErrUnknownSchema) {
 		t.Errorf("unknown id: got %v, want %v", err, ErrUnknownSchema)
 	}
@@ -343,6 +408,12 @@ func TestChangeHeaders_RoundTrip(t *testing.T) {
 	})
 	if _, err := ParseChangeHeaders(nil); err == nil {
 		t.Error("headers without a version were taken")
+	}
+	for _, bad := range [][3]string{{"x", "1", "1"}, {"", "1", "1"}, {"9223372036854775808", "1", "1"}, {"1", "2147483648", "1"}, {"1", "", "1"}, {"1", "1", "soon"}} {
+		foreign := []kgo.RecordHeader{{Key: HeaderVersion, Value: []byte(bad[0])}, {Key: HeaderEpoch, Value: []byte(bad[1])}, {Key: HeaderOccurredAt, Value: []byte(bad[2])}}
+		if got, err := ParseChangeHeaders(foreign); err == nil {
+			t.Errorf("%q: taken for %+v", bad, got)
+		}
 	}
 }
 

@@ -8,12 +8,15 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"clerkconnect/schemas/compacted"
 )
@@ -99,6 +102,23 @@ func (l *log) produce(id string, values ...string) (end func(kgo.TransactionEndT
 	}
 }
 
+// produceTogether writes values in one batch.
+func (l *log) produceTogether(values ...string) {
+	l.t.Helper()
+	client, err := kgo.NewClient(append(slices.Clone(l.opts), kgo.DefaultProduceTopic(l.topic), kgo.ProducerLinger(time.Second))...)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer client.Close()
+	var records []*kgo.Record
+	for _, value := range values {
+		records = append(records, kgo.KeyStringRecord(value, value))
+	}
+	if err := client.ProduceSync(l.t.Context(), records...).FirstErr(); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
 // read returns what Read gives within two minutes.
 func (l *log) read() (values []string, err error) {
 	ctx, cancel := context.WithTimeout(l.t.Context(), 2*time.Minute)
@@ -149,6 +169,93 @@ func TestRead_Ends(t *testing.T) {
 		}
 		l.wants() // it begins where it ends
 	})
+}
+
+// TestReadRange_KeepsToItsBounds: neither what stands before the range nor what
+// comes behind it in the same fetch is given.
+func TestReadRange_KeepsToItsBounds(t *testing.T) {
+	brokers(t, func(l *log) {
+		l.produceTogether("zero", "one", "two", "three", "four", "five")
+		for _, test := range []struct {
+			from, to int64
+			want     []string
+		}{
+			{0, 6, []string{"zero", "one", "two", "three", "four", "five"}}, {2, 4, []string{"two", "three"}}, {4, 99, []string{"four", "five"}},
+			{3, 3, nil}, {4, 3, nil}, {6, 9, nil},
+		} {
+			var got []string
+			err := compacted.ReadRange(l.t.Context(), l.opts, l.topic, 0, test.from, test.to, func(r *kgo.Record) error {
+				got = append(got, string(r.Value))
+				return nil
+			})
+			if err != nil || !slices.Equal(got, test.want) {
+				l.t.Errorf("%d to %d: got %q, %v; want %q", test.from, test.to, got, err, test.want)
+			}
+		}
+	})
+}
+
+// TestRead_ErrorOfEach: a record that cannot be taken ends the read, and is not
+// passed over.
+func TestRead_ErrorOfEach(t *testing.T) {
+	brokers(t, func(l *log) {
+		l.produceTogether("zero", "one", "two")
+		refused, given := errors.New("refused"), 0
+		err := compacted.Read(l.t.Context(), l.opts, l.topic, 0, func(r *kgo.Record) error {
+			if given++; string(r.Value) == "one" {
+				return refused
+			}
+			return nil
+		})
+		if !errors.Is(err, refused) || given != 2 {
+			l.t.Errorf("got %v after %d records, want %v after 2", err, given, refused)
+		}
+	})
+}
+
+// TestRead_NoAnswerIsNotEmpty: a partition whose bounds the broker cannot tell is
+// not one that holds nothing; whoever believed that would forget what is in it.
+func TestRead_NoAnswerIsNotEmpty(t *testing.T) {
+	t.Parallel()
+	const topic = "test"
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, topic))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	opts := []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}
+	read := func(partition int32) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		return compacted.Read(ctx, opts, topic, partition, func(*kgo.Record) error { return nil })
+	}
+	if err := read(0); err != nil {
+		t.Fatalf("an empty partition: got %v", err)
+	}
+	if err := read(1); err == nil {
+		t.Error("a partition that is not there: got no error")
+	}
+	var failing atomic.Int64
+	cluster.ControlKey(int16(kmsg.ListOffsets), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if request.(*kmsg.ListOffsetsRequest).Topics[0].Partitions[0].Timestamp != failing.Load() {
+			return nil, nil, false
+		}
+		answer := request.ResponseKind().(*kmsg.ListOffsetsResponse)
+		partition := kmsg.NewListOffsetsResponseTopicPartition()
+		partition.ErrorCode, partition.Offset = kerr.UnknownServerError.Code, -1
+		about := kmsg.NewListOffsetsResponseTopic()
+		about.Topic, about.Partitions = topic, append(about.Partitions, partition)
+		answer.Topics = append(answer.Topics, about)
+		return answer, nil, true
+	})
+	const start, end = -2, -1 // what Kafka calls them
+	for _, bound := range []int64{start, end} {
+		failing.Store(bound)
+		if err := read(0); !errors.Is(err, kerr.UnknownServerError) {
+			t.Errorf("without an answer about bound %d: got %v, want an error", bound, err)
+		}
+	}
 }
 
 // TestRead_WaitsForOpenTransactions: what is being committed when the read
