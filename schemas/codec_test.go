@@ -238,7 +238,7 @@ func TestWellFormed(t *testing.T) {
 		{"array block with its size", texts, long(-2, 2, 0, 0, 0), true},
 		{"array that does not end", texts, long(1, 0), false},
 		{"more items than bytes", texts, long(100, 0, 0), false},
-		{"the lowest count of items", texts, long(math.MinInt64, 1, 0, 0), false},
+		{"the lowest count of items", texts, long(math.MinInt64, 1, 0), false},
 		{"as many items as are taken", texts, many(maxSliceItems), true},
 		{"one item more", texts, many(maxSliceItems + 1), false},
 		{"one item more in another block", texts, append(many(maxSliceItems)[:len(many(maxSliceItems))-1], long(1, 0, 0)...), false},

@@ -277,6 +277,21 @@ func TestAPI_NamesTheSettingOfARefusal(t *testing.T) {
 	}
 }
 
+// TestAPI_UserIsTheOneAskedFor: a repair of one user must not be written from
+// what Clerk, or a cache on the way, says of another.
+func TestAPI_UserIsTheOneAskedFor(t *testing.T) {
+	t.Parallel()
+	sim := newSim(t, clerksim.Config{Users: 2, Seed: 13})
+	asked, another := sim.UserIDs()[0], sim.UserIDs()[1]
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.URL.Path = strings.Replace(r.URL.Path, asked, another, 1)
+		sim.Handler().ServeHTTP(w, r)
+	})
+	if raw, _, found, err := newAPI(handler, 10).user(t.Context(), asked); err == nil || found || raw != nil {
+		t.Errorf("user: got found %t, %v; want an error", found, err)
+	}
+}
+
 // TestAPI_UserIsMissingOnlyIfClerkSaysSo has a gateway that answers 404.
 func TestAPI_UserIsMissingOnlyIfClerkSaysSo(t *testing.T) {
 	t.Parallel()
