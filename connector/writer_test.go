@@ -64,3 +64,12 @@ func TestWriter_EndsWithItsContext(t *testing.T) {
 		})
 	}
 }
+
+// TestStateRecord_NilRemovesTheKey: nothing, and not JSON's word for it.
+func TestStateRecord_NilRemovesTheKey(t *testing.T) {
+	t.Parallel()
+	record, err := connector.StateRecord(schemas.Topics{Prefix: "clerk"}, "reread/user_1", nil)
+	if err != nil || record.Value != nil || string(record.Key) != "reread/user_1" {
+		t.Errorf("got key %q, value %q, %v; want a tombstone", record.Key, record.Value, err)
+	}
+}

@@ -326,6 +326,37 @@ func firstOneWins(t *testing.T, f *fixture) {
 	}
 }
 
+// TestEnsure_RefusesASinkOfTheReceiversName: both would write one dead-letter topic.
+func TestEnsure_RefusesASinkOfTheReceiversName(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	if _, err := f.ensure(t, "webhook"); err == nil || !strings.Contains(err.Error(), "choose another name") {
+		t.Errorf("Ensure: got %v, want an error", err)
+	}
+}
+
+// TestRefusedSetting: a topic is created without a setting that the broker
+// refuses by name, but never without its cleanup.policy.
+func TestRefusedSetting(t *testing.T) {
+	t.Parallel()
+	settings := []Setting{{cleanupPolicy, "compact"}, {"retention.ms", "1"}, {"delete.retention.ms", "2"}}
+	for _, test := range []struct {
+		err     error
+		message string
+		want    int
+	}{
+		{kerr.InvalidConfig, "Unknown topic config name: retention.ms", 1},
+		{kerr.InvalidConfig, "Unknown topic config name: delete.retention.ms", 2},
+		{kerr.InvalidConfig, "Invalid value compact for configuration cleanup.policy", -1},
+		{kerr.InvalidConfig, "something else", -1},
+		{kerr.PolicyViolation, "retention.ms is too long", -1},
+	} {
+		if got := refusedSetting(test.err, test.message, settings); got != test.want {
+			t.Errorf("%v, %q: got %d, want %d", test.err, test.message, got, test.want)
+		}
+	}
+}
+
 func TestConfig_ValidateNamesEveryVariable(t *testing.T) {
 	t.Parallel()
 	err := Config{Prefix: "a b", ReplicationFactor: 0}.Validate()
