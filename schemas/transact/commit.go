@@ -86,19 +86,21 @@ func (o *owner) anchor() map[int32]position {
 
 // goBack makes the client read again what it takes for done.
 func (o *owner) goBack() {
-	if o.begun == nil {
-		return
+	if offsets := o.takeBegun(); len(offsets) > 0 {
+		o.session.Client().SetOffsets(map[string]map[int32]kgo.EpochOffset{o.cfg.Topic: offsets})
 	}
+}
+
+// takeBegun returns where the client has to go back to. A partition that was lost
+// goes on where its next owner left it, also if it is ours again by now.
+func (o *owner) takeBegun() map[int32]kgo.EpochOffset {
+	o.forgetDropped()
 	offsets := map[int32]kgo.EpochOffset{}
-	o.mu.Lock()
 	for number, at := range o.begun {
-		if _, ok := o.owned[number]; ok {
-			offsets[number] = kgo.EpochOffset{Epoch: at.epoch, Offset: at.offset}
-		}
+		offsets[number] = kgo.EpochOffset{Epoch: at.epoch, Offset: at.offset}
 	}
-	o.mu.Unlock()
 	o.begun = nil
-	o.session.Client().SetOffsets(map[string]map[int32]kgo.EpochOffset{o.cfg.Topic: offsets})
+	return offsets
 }
 
 // ending bounds the end of a transaction and is not ended by a shutdown, which

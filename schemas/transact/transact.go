@@ -401,6 +401,7 @@ func (o *owner) forgetDropped() bool {
 	o.mu.Unlock()
 	for _, number := range dropped {
 		o.processor.Forget(number)
+		delete(o.begun, number)
 	}
 	return len(dropped) > 0
 }
