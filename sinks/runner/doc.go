@@ -68,15 +68,15 @@
 // # Dead letters, and trying them again
 //
 // The protocol is that of package deadletters. A letter closes by itself when
-// something newer of its user is applied or given up, or when he is erased: in
-// the same transaction. So what is open has nothing newer at the destination, but
-// for what was applied and not committed, and that is read again first; and a word
-// that it is to be tried again cannot bring an old state back, whether the
-// destination can compare or not, nor an erased user. What is tried again
-// goes into a batch before what was read of the user, like any record; its
-// answer, or the letter that takes its place, is committed with the batch. Where
-// every change counts ([sinks.Capabilities].EveryChange) a newer change closes
-// nothing.
+// something newer of its user is applied or given up, or when he is erased: in the
+// same transaction, and none is written where that is in the same batch. So what
+// is open has nothing newer at the destination, but for what was applied and not
+// committed, and that is read again first; and a word that it is to be tried again
+// cannot bring an old state back, whether the destination can compare or not, nor
+// an erased user. What is tried again goes into a batch before what was read of
+// the user, like any record; its answer, or the letter that takes its place, is
+// committed with the batch. Where every change counts
+// ([sinks.Capabilities].EveryChange) a newer change closes nothing.
 //
 // # Pause and restart
 //

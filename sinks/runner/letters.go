@@ -253,7 +253,7 @@ func (p *processor) answers(b *batch) (out []*kgo.Record) {
 			continue
 		}
 		for _, letter := range m.letters.fold.Of(it.record.ClerkID) {
-			if answer := p.overtakes(it, letter); answer != "" && !settled[letter] {
+			if answer := p.overtakes(it, letter.Version); answer != "" && !settled[letter] {
 				settled[letter] = true
 				out = append(out, letter.Close(topic, answer, "", ""))
 			}
@@ -262,18 +262,42 @@ func (p *processor) answers(b *batch) (out []*kgo.Record) {
 	return out
 }
 
-// overtakes returns how an item closes an older letter of its user, "" if it
-// does not. Where every change counts, only an erasure and the same change do.
-func (p *processor) overtakes(it *item, letter *deadletters.Letter) deadletters.Answer {
+// dropOvertaken takes for superseded what was given up where the same batch has
+// something that would close its letter: a letter that is not written yet cannot
+// be closed, and one that stayed open could be tried again over what is newer.
+func (p *processor) dropOvertaken(b *batch) {
+	given := map[string][]*item{} // up, by Clerk ID
+	for _, it := range b.items {
+		if it.fate == dead && !p.feed {
+			given[it.record.ClerkID] = append(given[it.record.ClerkID], it)
+		}
+	}
+	for _, it := range b.items {
+		for _, older := range given[it.record.ClerkID] {
+			if older == it { // of two that are the same the last has the letter
+				break
+			}
+			headers, _ := schemas.ParseChangeHeaders(older.raw.Headers) // the letter's would be the same
+			if p.overtakes(it, headers.Version) != "" {
+				older.fate = superseded
+			}
+		}
+	}
+}
+
+// overtakes returns how an item closes a letter of its user with an older
+// version, "" if it does not. Where every change counts, only an erasure and the
+// same change do.
+func (p *processor) overtakes(it *item, version schemas.Version) deadletters.Answer {
 	if it.record.Erase() {
-		if it.fate != superseded && it.fate != dead && letter.Version.Compare(it.record.Rank()) <= 0 {
+		if it.fate != superseded && it.fate != dead && version.Compare(it.record.Rank()) <= 0 {
 			return deadletters.AnswerErased
 		}
 		return ""
 	}
 	known := it.record.Version != schemas.Version{}
 	reached := it.fate == applied || it.fate == dead || it.fate == superseded && it.result.Superseded
-	order := it.record.Version.Compare(letter.Version)
+	order := it.record.Version.Compare(version)
 	if known && reached && (order == 0 || order > 0 && !p.facts.EveryChange) {
 		return deadletters.AnswerSuperseded
 	}

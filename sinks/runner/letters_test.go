@@ -581,3 +581,16 @@ func TestReplay_OfReceiptsWaitsForNothing(t *testing.T) {
 		t.Error("a receipt is not tried again before the users are read")
 	}
 }
+
+// A partition is taken away while a batch waits: what the batch had applied in
+// those that stay is read again, before any letter of them is tried.
+func TestReplay_WaitsAgainAfterABatchWasDropped(t *testing.T) {
+	t.Parallel()
+	p := bare(t, newScripted(t, nil))
+	p.partitions[1] = newMemory()
+	p.partitions[0].letters.behind = 5
+	p.Forget(1)
+	if p.partitions[0].letters.behind != 0 {
+		t.Error("letters are tried over what the dropped batch may have applied")
+	}
+}

@@ -21,6 +21,7 @@ const HeaderHeard = "clerk-heard"
 // render returns what a batch writes to Kafka beside its offsets.
 func (p *processor) render(b *batch) ([]*kgo.Record, error) {
 	var out []*kgo.Record
+	p.dropOvertaken(b)
 	for _, it := range b.items {
 		switch {
 		case it.fate == dead:

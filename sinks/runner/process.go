@@ -75,6 +75,9 @@ func (p *processor) Restore(ctx context.Context, partition int32) (func(), error
 // Forget implements [transact.Processor].
 func (p *processor) Forget(partition int32) {
 	delete(p.partitions, partition)
+	for _, m := range p.partitions {
+		m.letters.behind = 0 // of them, too, p.again may have applied what is read again now
+	}
 	p.batch, p.again = nil, nil
 	if !p.feed {
 		p.status.hold(nil)
