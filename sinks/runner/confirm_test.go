@@ -248,3 +248,23 @@ func (*hanging) Confirm(ctx context.Context, _ string, _ []byte) (bool, error) {
 	<-ctx.Done()
 	return false, ctx.Err()
 }
+
+// A user came back and was deleted again while the confirmation of his first
+// erasure was due: the receipt of the second is the one that stays.
+func TestConfirm_DoesNotReplaceALaterReceipt(t *testing.T) {
+	t.Parallel()
+	p := bare(t, newScripted(t, nil))
+	first := sinks.Record{ClerkID: "u", Version: schemas.Version{Epoch: 1, Number: 5}}
+	second := &item{fate: applied, done: time.Now(), record: sinks.Record{ClerkID: "u", Version: schemas.Version{Epoch: 1, Number: 7}}}
+	out, err := p.render(&batch{
+		checks: []*check{{id: "u", confirmed: time.Now(), receipt: p.newReceipt(first, outcome{at: time.Now()})}},
+		items:  []*item{second},
+	})
+	if err != nil || len(out) != 2 {
+		t.Fatalf("render: %v, %v; want two receipts", out, err)
+	}
+	var last schemas.Receipt
+	if err := (&schemas.Codec{}).Decode(t.Context(), out[1].Value, &last); err != nil || last.Version != 7 {
+		t.Errorf("the last receipt is of version %d, %v; want 7", last.Version, err)
+	}
+}

@@ -61,11 +61,14 @@ func (e *erased) covers(partition int32, id string, version schemas.Version) boo
 	return ok && version.Compare(rank) <= 0
 }
 
-// forget drops an erasure that the partition's memory has by now.
-func (e *erased) forget(partition int32, id string) {
+// forget drops an erasure that the partition's memory has by now, and none that
+// was demanded later.
+func (e *erased) forget(partition int32, id string, rank schemas.Version) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.owned[partition], id)
+	if demanded, ok := e.owned[partition][id]; ok && demanded.Compare(rank) <= 0 {
+		delete(e.owned[partition], id)
+	}
 }
 
 // dropErased takes out of a unit the changes of users whose erasure has been

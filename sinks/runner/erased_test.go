@@ -143,3 +143,30 @@ func TestRunner_HearsOfErasuresDuringAnOutage(t *testing.T) {
 		}
 	})
 }
+
+// What was demanded later outlives an earlier tombstone, and what could not be
+// read: the user is not sent.
+func TestErased_ForgetsNoLaterDemand(t *testing.T) {
+	t.Parallel()
+	unread := upsert("u", 1)
+	unread.Value = []byte("garbage")
+	for name, before := range map[string]*kgo.Record{"a tombstone that was taken back": tombstone("u", 1, schemas.OriginReconcile), "unreadable": unread} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sink := newScripted(t, nil)
+			p := bare(t, sink)
+			p.words = &words{}
+			p.words.erased.own([]int32{0})
+			p.words.erased.read(p.Runner, erasure("u", &schemas.Erasure{ClerkID: "u", Epoch: 1, Version: 3, Origin: schemas.OriginReconcile, Inferred: true}))
+			process(t, p, before)
+			process(t, p, upsert("u", 2))
+			if slices.Contains(sink.sent("u"), 2) {
+				t.Error("a change is sent though its user's erasure was demanded")
+			}
+			process(t, p, tombstone("u", 3, schemas.OriginReconcile))
+			if len(p.words.erased.owned[0]) != 0 {
+				t.Error("kept, though the memory has it")
+			}
+		})
+	}
+}

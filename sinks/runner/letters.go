@@ -75,10 +75,7 @@ func (p *processor) readLettersAgain(ctx context.Context) error {
 		}
 		_, asked, _ := m.letters.fold.Count()
 		p.logger.Info("dead letters are to be tried again, or are discarded", "partition", partition, "to_try", asked)
-		if p.again != nil {
-			p.notesCommitted(p.again) // the batch begins anew, what is remembered stays
-			p.again = nil
-		}
+		p.again = nil // the batch begins anew
 		p.countDebts()
 	}
 	return nil

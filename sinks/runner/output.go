@@ -21,6 +21,17 @@ const HeaderHeard = "clerk-heard"
 // render returns what a batch writes to Kafka beside its offsets.
 func (p *processor) render(b *batch) ([]*kgo.Record, error) {
 	var out []*kgo.Record
+	for _, c := range b.checks { // first: the receipt of a later erasure in b is to be the last of its key
+		if c.confirmed.IsZero() {
+			continue
+		}
+		c.receipt.ConfirmedAt = millis(c.confirmed)
+		receipt, err := p.receiptRecord(c.receipt, c.partition)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, receipt)
+	}
 	p.dropOvertaken(b)
 	for _, it := range b.items {
 		switch {
@@ -37,17 +48,6 @@ func (p *processor) render(b *batch) ([]*kgo.Record, error) {
 			}
 			out = append(out, receipt)
 		}
-	}
-	for _, c := range b.checks {
-		if c.confirmed.IsZero() {
-			continue
-		}
-		c.receipt.ConfirmedAt = millis(c.confirmed)
-		receipt, err := p.receiptRecord(c.receipt, c.partition)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, receipt)
 	}
 	for id, r := range b.states {
 		if !r.known.equal(p.committedOf(id, r.partition)) {

@@ -137,6 +137,9 @@ func (p *processor) stale(m *memory, d *debt) bool {
 // Process implements [transact.Processor].
 func (p *processor) Process(ctx context.Context, records []*kgo.Record) ([]*kgo.Record, error) {
 	p.batch = nil
+	if p.again != nil {
+		p.notesCommitted(p.again)
+	}
 	if err := errors.Join(p.readAgain(ctx), p.readLettersAgain(ctx)); err != nil {
 		return nil, err
 	}
@@ -144,9 +147,7 @@ func (p *processor) Process(ctx context.Context, records []*kgo.Record) ([]*kgo.
 		return nil, transact.ErrAgain // there is nothing to commit
 	}
 	b := p.again
-	if p.again = nil; b != nil {
-		p.notesCommitted(b)
-	} else {
+	if p.again = nil; b == nil {
 		b = &batch{began: time.Now(), slept: p.pacer.slept(), read: map[*kgo.Record]bool{}, users: map[string]bool{}, states: map[string]remembered{}}
 	}
 	if err := p.collect(ctx, b, records); err != nil {
@@ -284,8 +285,8 @@ func (p *processor) Committed() {
 		}
 		if m, ok := p.partitions[it.record.Source.Partition]; ok {
 			m.settle(it)
-			if it.record.Erase() && p.words != nil {
-				p.words.erased.forget(it.record.Source.Partition, it.record.ClerkID)
+			if it.record.Erase() && it.fate != dead && p.words != nil {
+				p.words.erased.forget(it.record.Source.Partition, it.record.ClerkID, it.record.Rank())
 			}
 		}
 		p.metrics.settled(it, now)

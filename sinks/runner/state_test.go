@@ -439,3 +439,30 @@ func TestProcess_OlderThanApplied(t *testing.T) {
 		})
 	}
 }
+
+// A word about one partition has a batch begin anew; the notes of the others are
+// committed all the same, and must not be taken for unsaid: who writes nothing
+// over them leaves them in Kafka for ever.
+func TestProcess_AWordLosesNoNote(t *testing.T) {
+	t.Parallel()
+	sink := newScripted(t, func(_ context.Context, batch []sinks.Record) error {
+		if !batch[0].Erase() && batch[0].State == nil {
+			batch[0].Remember([]byte("about to"))
+			return sinks.ErrRememberFirst
+		}
+		return nil
+	})
+	p := bare(t, sink)
+	p.partitions[1] = newMemory()
+	p.words = &words{last: map[int32]int64{}, letters: map[int32]int64{}}
+	p.read = func(context.Context, int32) (*memory, error) { return newMemory(), nil }
+	change := upsert("u", 1)
+	if notes, err := p.Process(t.Context(), []*kgo.Record{change}); !errors.Is(err, transact.ErrAgain) || len(notes) != 1 {
+		t.Fatalf("Process: %v, %v; want a note", notes, err)
+	}
+	p.words.last[1] = 7
+	out := process(t, p, change, tombstone("u", 2, schemas.OriginWebhook))
+	if n := count(out, topics.SinkState(sinkName)); n != 1 || p.partitions[0].states.len() != 0 {
+		t.Errorf("output %v, %d states known; want the note forgotten with its user", out, p.partitions[0].states.len())
+	}
+}
