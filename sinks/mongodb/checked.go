@@ -52,18 +52,25 @@ func (s *Sink) applyChecked(ctx context.Context, db *database, batch []sinks.Rec
 		return nil, err
 	}
 	s.between()
-	refused, err := db.refused(ctx, moved, failed)
+	err = db.writeChecked(ctx, moved, failed)
+	// After a failure too: part of it may be written, and a process that was
+	// paused is not given the batch again.
+	if checkErr := db.check(ctx, writes, moved); err == nil {
+		err = checkErr
+	}
+	return writes, err
+}
+
+// writeChecked writes the users, and settles who has what several claim.
+func (d *database) writeChecked(ctx context.Context, moved []*write, failed *sinks.BatchError) error {
+	refused, err := d.refused(ctx, moved, failed)
 	if err == nil && len(refused) > 0 {
-		err = db.settleChecked(ctx, refused, failed)
+		err = d.settleChecked(ctx, refused, failed)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	written := sift(moved, func(w *write) bool { return failed.Failed(w.index) == nil })
-	if err := db.restore(ctx, written); err != nil {
-		return nil, err
-	}
-	return writes, db.check(ctx, writes, written)
+	return d.restore(ctx, sift(moved, func(w *write) bool { return failed.Failed(w.index) == nil }))
 }
 
 // refused writes the users, fails the records that the server refuses, and
@@ -106,9 +113,9 @@ func (d *database) settleChecked(ctx context.Context, writes []*write, failed *s
 // check deletes the users that must not be there: those erased while they were
 // written, and those of whom a late change came again, because the first time
 // may have ended before here.
-func (d *database) check(ctx context.Context, writes, written []*write) error {
+func (d *database) check(ctx context.Context, writes, moved []*write) error {
 	undo := sift(writes, func(w *write) bool { return !w.moved && !w.erase() && w.held.Deleted })
-	changes := sift(written, func(w *write) bool { return !w.erase() })
+	changes := sift(moved, func(w *write) bool { return !w.erase() })
 	if len(changes) > 0 {
 		guards, err := d.guards(ctx, idsOf(changes))
 		if err != nil {

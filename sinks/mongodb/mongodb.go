@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/event"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
@@ -42,6 +43,7 @@ type Sink struct {
 	// For tests: looked is called where there are no transactions, before the
 	// guards advance, between after that and before the users are written.
 	looked, between func()
+	monitor         *event.CommandMonitor // for tests: sees every command before it is sent
 
 	mu sync.Mutex
 	db *database // nil: not open
@@ -98,7 +100,7 @@ func (s *Sink) connect() (*database, error) {
 	durable := true
 	cfg := options.Client().SetAppName("clerk-connect").ApplyURI(s.cfg.URI).SetTimeout(s.cfg.Timeout).
 		SetWriteConcern(&writeconcern.WriteConcern{W: writeconcern.WCMajority, Journal: &durable}).
-		SetReadConcern(readconcern.Majority()).SetReadPreference(readpref.Primary())
+		SetReadConcern(readconcern.Majority()).SetReadPreference(readpref.Primary()).SetMonitor(s.monitor)
 	client, err := mongo.Connect(cfg)
 	if err != nil {
 		return nil, sinks.Fatal(sinks.ReasonMisconfigured, errors.New("URI is no connection string"))
