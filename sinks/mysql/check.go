@@ -75,6 +75,9 @@ func (d *database) checkUsers() []string {
 	if p.Mapped {
 		advice = "name the application's table in TABLE, or grant the right to it"
 	}
+	if database, table, dotted := strings.Cut(p.Table, "."); dotted {
+		advice = fmt.Sprintf("for table %s of database %s name that database in DSN and set TABLE=%s", table, database, table)
+	}
 	problems := checkTable(t, p.Table, advice)
 	if len(t.columns) == 0 || t.view {
 		return problems

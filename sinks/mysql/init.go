@@ -94,6 +94,9 @@ func (d *database) create(ctx context.Context, all bool) error {
 	if err != nil {
 		return classify("read the catalogue", 0, err)
 	}
+	if !found && strings.Contains(d.plan.Table, ".") { // made, it would hardly be what was meant
+		return sinks.Fatal(sinks.ReasonMisconfigured, errors.New(strings.Join(d.checkUsers(), "; ")))
+	}
 	for _, step := range d.plan.Steps(dialect) {
 		left := found && step.Name != d.plan.Versions || strings.HasPrefix(step.Statement, createView)
 		if step.Advice || there[step.Name] || left && !all {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -59,6 +60,38 @@ func TestTwoTables(t *testing.T) {
 	sinktest.MustApply(t, open(t, cfg), sinktest.Erase("user_2", 1), sinktest.Change("user_1", 2))
 	if got := s.text(t, "SELECT count(*) FROM `other ``users?\\` JOIN clerk_users USING (id)"); got != "1" {
 		t.Errorf("rows in both tables: got %s, want 1", got)
+	}
+}
+
+// TestTable_Dotted shows that a table whose name has a dot is not made, since a
+// database is meant, nearly always, and that one that is there is written to.
+func TestTable_Dotted(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	cfg := s.config()
+	cfg.Table = "app.users"
+	const want = "for table users of database app name that database in DSN and set TABLE=users"
+	for _, change := range []func(*mysql.Config){
+		func(*mysql.Config) {}, func(c *mysql.Config) { c.Columns = "email = email" }, func(c *mysql.Config) { c.CreateTable = false },
+	} {
+		other := cfg
+		change(&other)
+		sink := newSink(t, other)
+		for what, err := range map[string]error{"Open": sink.Open(t.Context()), "Init": sink.Init(t.Context())} {
+			sinktest.ExpectClass(t, what, err, sinks.ClassFatal, sinks.ReasonMisconfigured)
+			if err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: got %v, want a word about %q", what, err, want)
+			}
+		}
+	}
+	if got := s.text(t, "SELECT count(*) FROM information_schema.tables WHERE table_schema = database()"); got != "0" {
+		t.Errorf("what was made: got %s, want nothing", got)
+	}
+	s.exec(t, "CREATE TABLE `app.users` (id VARCHAR(255) PRIMARY KEY, email VARCHAR(255))")
+	cfg.Columns = "email = email"
+	sinktest.MustApply(t, open(t, cfg), sinktest.Change("user_1", 1))
+	if got := s.text(t, "SELECT count(*) FROM `app.users`"); got != "1" {
+		t.Errorf("rows: got %s, want 1", got)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -55,6 +56,9 @@ func (s *Sink) create(ctx context.Context, pool *pgxpool.Pool, all bool) error {
 		users, err := s.there(ctx, tx, s.plan.Table)
 		if err != nil {
 			return err
+		}
+		if !users && strings.Contains(s.plan.Table, ".") { // made, it would hardly be what was meant
+			return sinks.Fatal(sinks.ReasonMisconfigured, errors.New(s.absent(s.names.users)))
 		}
 		if s.plan.Mapped && !users && !all {
 			return nil // Open says so

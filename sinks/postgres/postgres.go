@@ -183,7 +183,7 @@ func (s *Sink) inspect(ctx context.Context, pool *pgxpool.Pool) (*database, erro
 		name string
 	}{{users, s.names.users}, {versions, s.names.versions}} {
 		if t.OID == 0 {
-			problems = append(problems, "there is no table "+t.name+", or its schema is closed to the role: create it, by sink init for one, or grant USAGE on the schema")
+			problems = append(problems, s.absent(t.name))
 		}
 	}
 	if users.OID != 0 {
@@ -200,6 +200,15 @@ func (s *Sink) inspect(ctx context.Context, pool *pgxpool.Pool) (*database, erro
 	}
 	l := newLayout(s.names, s.plan, users)
 	return &database{layout: l, statements: l.statements(), contested: l.contestedKeys(), cfg: s.cfg, pool: pool, hooks: s.hooks}, nil
+}
+
+// absent says what to do about a table that is not there.
+func (s *Sink) absent(name string) string {
+	advice := "create it, by sink init for one, or grant USAGE on the schema"
+	if schema, table, dotted := strings.Cut(s.cfg.Table, "."); dotted {
+		advice = fmt.Sprintf("for table %s of schema %s set SCHEMA=%s and TABLE=%s", table, schema, schema, table)
+	}
+	return "there is no table " + name + ", or its schema is closed to the role: " + advice
 }
 
 // forbidden returns what the role lacks the right to.

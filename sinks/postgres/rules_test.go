@@ -132,6 +132,38 @@ func TestTwoTables(t *testing.T) {
 	}
 }
 
+// TestTable_Dotted shows that a table whose name has a dot is not made, since a
+// schema is meant, nearly always, and that one that is there is written to.
+func TestTable_Dotted(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	cfg := s.config()
+	cfg.Table = "app.users"
+	const want = "for table users of schema app set SCHEMA=app and TABLE=users"
+	for _, change := range []func(*postgres.Config){
+		func(*postgres.Config) {}, func(c *postgres.Config) { c.Columns = "email = email" }, func(c *postgres.Config) { c.CreateTable = false },
+	} {
+		other := cfg
+		change(&other)
+		sink := newSink(t, other)
+		for what, err := range map[string]error{"Open": sink.Open(t.Context()), "Init": sink.Init(t.Context())} {
+			sinktest.ExpectClass(t, what, err, sinks.ClassFatal, sinks.ReasonMisconfigured)
+			if err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: got %v, want a word about %q", what, err, want)
+			}
+		}
+	}
+	if got := s.text(t, "SELECT count(*)::text FROM pg_class WHERE relnamespace = '%'::regnamespace"); got != "0" {
+		t.Errorf("what was made: got %s, want nothing", got)
+	}
+	s.exec(t, `CREATE TABLE %."app.users" (id text PRIMARY KEY, email text)`)
+	cfg.Columns = "email = email"
+	sinktest.MustApply(t, open(t, cfg), sinktest.Change("user_1", 1))
+	if got := s.text(t, `SELECT count(*)::text FROM %."app.users"`); got != "1" {
+		t.Errorf("rows: got %s, want 1", got)
+	}
+}
+
 // TestKeys_Collation shows that keys come in the order of their bytes from a
 // table whose ids sort as words do.
 func TestKeys_Collation(t *testing.T) {
