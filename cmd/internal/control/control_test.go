@@ -221,3 +221,16 @@ func TestOf_State(t *testing.T) {
 		}
 	}
 }
+
+// What a sink owes is told by number and by the age of the oldest, which nobody
+// has of none.
+func TestOf_Erasures(t *testing.T) {
+	t.Parallel()
+	s := runner.Status{ErasuresOwed: 3, ErasuresHeld: 2, ErasuresUnconfirmed: 1, OldestErasure: time.UnixMilli(7), DeadLetters: 5, DeadLettersParked: 4}
+	if got := of(s, time.Now()); got.Owed != 3 || got.Held != 2 || got.Unread != 1 || got.OldestAt != 7 || got.Letters != 5 || got.Parked != 4 {
+		t.Errorf("status: %+v of %+v", got, s)
+	}
+	if got := of(runner.Status{OldestErasure: time.UnixMilli(7)}, time.Now()); got.OldestAt != 0 {
+		t.Errorf("the oldest of none: got %d", got.OldestAt)
+	}
+}
