@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"clerkconnect/schemas"
+	"clerkconnect/schemas/deadletters"
 	"clerkconnect/schemas/transact"
 	"clerkconnect/sinks"
 )
@@ -93,5 +94,57 @@ func TestReplay_GivenUpTwiceInOneBatch(t *testing.T) {
 		if open := commit(t, bare(t, sink), upsert("u", test.versions[0]), upsert("u", test.versions[1])); !slices.Equal(open, test.want) {
 			t.Errorf("given up %v: open letters of %v, want %v", test.versions, open, test.want)
 		}
+	}
+}
+
+// What closes a letter of version 3, and what does not: an erasure that was not
+// made closes none.
+func TestReplay_Overtakes(t *testing.T) {
+	t.Parallel()
+	p := bare(t, newScripted(t, nil))
+	compared := sinks.Result{Superseded: true}
+	for _, test := range []struct {
+		record *kgo.Record
+		fate   fate
+		result sinks.Result
+		want   deadletters.Answer
+	}{
+		{record: upsert("u", 4), fate: applied, want: deadletters.AnswerSuperseded},
+		{record: upsert("u", 4), fate: dead, want: deadletters.AnswerSuperseded},
+		{record: upsert("u", 4), fate: superseded, result: compared, want: deadletters.AnswerSuperseded},
+		{record: upsert("u", 4), fate: superseded},
+		{record: upsert("u", 2), fate: applied},
+		{record: tombstone("u", 4, schemas.OriginReconcile), fate: applied, want: deadletters.AnswerErased},
+		{record: tombstone("u", 4, schemas.OriginReconcile), fate: held, want: deadletters.AnswerErased},
+		{record: tombstone("u", 4, schemas.OriginReconcile), fate: superseded},
+		{record: tombstone("u", 4, schemas.OriginReconcile), fate: dead},
+		{record: tombstone("u", 2, schemas.OriginReconcile), fate: applied},
+	} {
+		it, err := p.decode(t.Context(), test.record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		it.fate, it.result = test.fate, test.result
+		if got := p.overtakes(it, schemas.Version{Epoch: 1, Number: 3}); got != test.want {
+			t.Errorf("version %d, erases %t, fate %d: %q, want %q", it.record.Version.Number, it.record.Erase(), test.fate, got, test.want)
+		}
+	}
+}
+
+// A letter of a user who is in the batch already comes later.
+func TestReplay_ChoosesNobodyWhoIsInHand(t *testing.T) {
+	t.Parallel()
+	l := &letters{}
+	for offset, id := range []string{"a", "b"} {
+		k := upsert(id, 1)
+		k.Offset = int64(offset)
+		k.Headers = append(k.Headers, kgo.RecordHeader{Key: deadletters.HeaderOrigin, Value: []byte("clerk.users/0/1")})
+		l.fold.Add(k)
+		word := l.fold.Of(id)[0].Replay("t", "test", "")
+		word.Offset = int64(offset + 10)
+		l.fold.Add(word)
+	}
+	if chosen := l.choose(map[string]bool{"a": true}, 5); len(chosen) != 1 || chosen[0].ClerkID != "b" {
+		t.Errorf("chosen %v, want that of b alone", chosen)
 	}
 }
