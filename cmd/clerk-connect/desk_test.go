@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"clerkconnect/cmd/internal/config"
+	"clerkconnect/cmd/internal/control"
 	"clerkconnect/cmd/internal/ledger"
 	"clerkconnect/connector"
 	"clerkconnect/connector/topics"
@@ -450,5 +452,31 @@ func TestWaive_InTime(t *testing.T) {
 	}
 	if after, err := d.sinkEntry(d.command(), "user_held", "crm"); err != nil || after.State != ledger.StateHeld {
 		t.Errorf("taken back: got %s, %v; want held", after.State, err)
+	}
+}
+
+// TestPause_Followed: a sink that still erases, by an earlier word, has not
+// followed a pause that stops erasures too, and the other way round.
+func TestPause_Followed(t *testing.T) {
+	t.Parallel()
+	for _, keepErasing := range []bool{true, false} {
+		d := newTestDesk(t, ledger.Sink{Name: "crm", Configured: true})
+		for state, want := range map[string]bool{control.StatePaused: !keepErasing, control.StateErasing: keepErasing} {
+			status := control.Status{At: time.Now().UnixMilli(), State: state}
+			if err := d.writer.StoreState(t.Context(), connector.StateKeyStatusPrefix+"here/crm", status); err != nil {
+				t.Fatal(err)
+			}
+			ctx := t.Context()
+			if !want { // it waits for longer than this
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, 3*time.Second)
+				defer cancel()
+			}
+			d.said.Reset()
+			err := d.pause(ctx, "crm", connector.Pause{KeepErasing: keepErasing})
+			if got := strings.Contains(d.said.String(), "followed"); got != want || (err == nil) != want {
+				t.Errorf("keep erasing %v, a sink that is %s: got %v and\n%s\nwant it to have followed: %v", keepErasing, state, err, d.said, want)
+			}
+		}
 	}
 }

@@ -152,10 +152,7 @@ func (d *desk) statuses(ctx context.Context, only string, now time.Time) ([]sink
 		}
 		s.sum()
 		if s.Pause != nil {
-			s.State = control.StatePaused
-			if s.Pause.KeepErasing {
-				s.State = control.StateErasing
-			}
+			s.State = pausedState(*s.Pause)
 		}
 		if sink.HasRun {
 			if err := d.measure(ctx, &s, now); err != nil {

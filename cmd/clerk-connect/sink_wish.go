@@ -34,25 +34,37 @@ the destination can be reached.`,
 				return err
 			}
 			defer d.close()
-			if err := d.knows(cmd.Context(), args[0]); err != nil {
-				return err
-			}
-			pause.Since, pause.By = time.Now().UnixMilli(), whoami()
-			if err := d.writer.StoreState(cmd.Context(), connector.StateKeyPausePrefix+args[0], pause); err != nil {
-				return err
-			}
-			d.say("Sink %s is paused. clerk-connect sink resume %s lets it go on.", args[0], args[0])
-			if pause.KeepErasing {
-				d.say("Erasures go on.")
-			} else {
-				d.say("ERASURES WAIT, TOO, and their deadlines go on: --keep-erasing lets them go on.")
-			}
-			return d.awaitWish(cmd.Context(), args[0], control.StatePaused, control.StateErasing)
+			return d.pause(cmd.Context(), args[0], pause)
 		},
 	}
 	cmd.Flags().StringVar(&pause.Reason, "reason", "", "a `word` on why, for colleagues; no personal data")
 	cmd.Flags().BoolVar(&pause.KeepErasing, "keep-erasing", false, "erasures go on")
 	return cmd
+}
+
+func (d *desk) pause(ctx context.Context, name string, pause connector.Pause) error {
+	if err := d.knows(ctx, name); err != nil {
+		return err
+	}
+	pause.Since, pause.By = time.Now().UnixMilli(), whoami()
+	if err := d.writer.StoreState(ctx, connector.StateKeyPausePrefix+name, pause); err != nil {
+		return err
+	}
+	d.say("Sink %s is paused. clerk-connect sink resume %s lets it go on.", name, name)
+	if pause.KeepErasing {
+		d.say("Erasures go on.")
+	} else {
+		d.say("ERASURES WAIT, TOO, and their deadlines go on: --keep-erasing lets them go on.")
+	}
+	return d.awaitWish(ctx, name, pausedState(pause))
+}
+
+// pausedState is what a process that has followed a pause says of its sink.
+func pausedState(pause connector.Pause) string {
+	if pause.KeepErasing {
+		return control.StateErasing
+	}
+	return control.StatePaused
 }
 
 func newSinkResume() *cobra.Command {

@@ -157,7 +157,7 @@ func TestPublisher_IsCalm(t *testing.T) {
 		now := time.Now()
 		p := &Publisher{Store: store, Instance: "here", Sinks: map[string]Sink{"crm": sink}, Logger: slog.New(slog.DiscardHandler), Said: func(context.Context) (*State, error) {
 			return &State{Statuses: map[string]Status{
-				"here/old": {At: now.UnixMilli()}, "gone/crm": {At: now.Add(-2 * goneAge).UnixMilli()}, "live/crm": {At: now.UnixMilli()},
+				"here/old": {At: now.UnixMilli()}, "gone/crm": {At: now.Add(-2 * goneAge).UnixMilli()}, "live/crm": {At: now.Add(-time.Hour).UnixMilli()},
 			}}, nil
 		}}
 		done := make(chan error)
