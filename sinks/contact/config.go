@@ -79,6 +79,13 @@ func (c Config) Validate(d Defaults) error {
 	return errors.Join(append(problems, err)...)
 }
 
+// Client returns a client of the tool's API with the settings that all tools have
+// and with what the tool adds in extra.
+func (c Config) Client(extra rest.Config) (*rest.Client, error) {
+	extra.BaseURL, extra.Timeout, extra.Clock = c.BaseURL, c.Timeout, c.Clock
+	return rest.New(extra)
+}
+
 // Mapping returns what a person has mapped, and by which variable.
 func (c Config) Mapping() (variable string, list []mapping.Assignment) {
 	list, _ = mapping.ParseAssignments(c.Properties) // Validate tells what is wrong with it

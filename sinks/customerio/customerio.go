@@ -51,10 +51,7 @@ func New(cfg Config) (*Sink, error) {
 		return nil, err
 	}
 	login := base64.StdEncoding.EncodeToString([]byte(cfg.SiteID + ":" + cfg.APIKey))
-	client, err := rest.New(rest.Config{
-		BaseURL: cfg.BaseURL, Timeout: cfg.Timeout, Clock: cfg.Clock,
-		Header: http.Header{"Authorization": {"Basic " + login}},
-	})
+	client, err := cfg.Client(rest.Config{Header: http.Header{"Authorization": {"Basic " + login}}})
 	if err != nil {
 		return nil, err
 	}

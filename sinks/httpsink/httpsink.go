@@ -69,7 +69,7 @@ func New(cfg Config) (sinks.Sink, error) {
 	if s.judged, err = cfg.parseAnswers(); err != nil {
 		return nil, err
 	}
-	s.client, err = rest.New(rest.Config{BaseURL: cfg.BaseURL, Timeout: cfg.Timeout, Clock: cfg.Clock, Header: headers, Classify: s.judged.classify, Pages: true})
+	s.client, err = cfg.Client(rest.Config{Header: headers, Classify: s.judged.classify, Pages: true})
 	if err != nil {
 		return nil, err
 	}

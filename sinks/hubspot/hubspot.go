@@ -44,8 +44,7 @@ func New(cfg Config) (*Sink, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	client, err := rest.New(rest.Config{
-		BaseURL: cfg.BaseURL, Timeout: cfg.Timeout, Clock: cfg.Clock,
+	client, err := cfg.Client(rest.Config{
 		Header:   http.Header{"Authorization": {"Bearer " + cfg.Token}},
 		Classify: classify, Quota: quota,
 	})

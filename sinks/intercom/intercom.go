@@ -47,10 +47,7 @@ func New(cfg Config) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := rest.New(rest.Config{
-		BaseURL: cfg.BaseURL, Timeout: cfg.Timeout, Clock: cfg.Clock,
-		Header: http.Header{"Authorization": {"Bearer " + cfg.Token}, "Intercom-Version": {cfg.APIVersion}},
-	})
+	client, err := cfg.Client(rest.Config{Header: http.Header{"Authorization": {"Bearer " + cfg.Token}, "Intercom-Version": {cfg.APIVersion}}})
 	if err != nil {
 		return nil, err
 	}

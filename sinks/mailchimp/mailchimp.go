@@ -50,10 +50,7 @@ func New(cfg Config) (*Sink, error) {
 		return nil, err
 	}
 	basic := base64.StdEncoding.EncodeToString([]byte("clerk-connect:" + cfg.Key)) // any name
-	client, err := rest.New(rest.Config{
-		BaseURL: cfg.BaseURL, Timeout: cfg.Timeout, Clock: cfg.Clock, Classify: classify,
-		Header: http.Header{"Authorization": {"Basic " + basic}},
-	})
+	client, err := cfg.Client(rest.Config{Header: http.Header{"Authorization": {"Basic " + basic}}, Classify: classify})
 	if err != nil {
 		return nil, err
 	}

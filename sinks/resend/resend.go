@@ -53,9 +53,7 @@ func New(cfg Config) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := rest.New(rest.Config{
-		BaseURL: cfg.BaseURL, Timeout: cfg.Timeout, Clock: cfg.Clock, Header: http.Header{"Authorization": {"Bearer " + cfg.Key}},
-	})
+	client, err := cfg.Client(rest.Config{Header: http.Header{"Authorization": {"Bearer " + cfg.Key}}})
 	if err != nil {
 		return nil, err
 	}

@@ -21,8 +21,7 @@ type login struct {
 }
 
 func newLogin(cfg Config) (*login, error) {
-	client, err := rest.New(rest.Config{
-		BaseURL: cfg.BaseURL, Timeout: cfg.Timeout, Clock: cfg.Clock,
+	client, err := cfg.Client(rest.Config{
 		// invalid_client and its kin come as 400 or 401: a person has to mend either.
 		Classify: func(f rest.Failure) error {
 			if f.Status == http.StatusBadRequest || f.Status == http.StatusUnauthorized {

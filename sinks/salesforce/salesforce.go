@@ -51,8 +51,7 @@ func New(cfg Config) (*Sink, error) {
 	if s.login, err = newLogin(cfg); err != nil {
 		return nil, err
 	}
-	s.client, err = rest.New(rest.Config{
-		BaseURL: cfg.BaseURL, Timeout: cfg.Timeout, Clock: cfg.Clock,
+	s.client, err = cfg.Client(rest.Config{
 		Authorize: s.login.authorize, Classify: classify, Quota: quota,
 	})
 	if err != nil {
