@@ -26,18 +26,7 @@ func config(h *imitation) resend.Config {
 	return resend.Config{Config: contact.Config{BaseURL: h.URL}, Key: key, NewContacts: resend.Subscribed, NewUserSegment: segment}
 }
 
-func openSink(t testing.TB, cfg resend.Config) *resend.Sink {
-	t.Helper()
-	sink, err := resend.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := sink.Open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sink.Close() })
-	return sink
-}
+func openSink(t testing.TB, cfg resend.Config) *resend.Sink { return sinktest.Open(t, resend.New, cfg) }
 
 // with does something to the contact of a user.
 func (h *imitation) with(id string, do func(*person)) {
@@ -149,41 +138,9 @@ func TestStorm(t *testing.T) {
 	})
 }
 
-// apply applies a record as the runner does: what is to be remembered first is,
-// and the record comes again.
-func apply(t *testing.T, sink *resend.Sink, r sinks.Record) (sinks.Result, error) {
-	t.Helper()
-	for range 3 {
-		result, err := once(t, sink, r)
-		if !errors.Is(err, sinks.ErrRememberFirst) {
-			return result, err
-		}
-		r.State = result.State
-	}
-	t.Fatal("the sink asks to be remembered first again and again")
-	return sinks.Result{}, nil
-}
-
-func once(t *testing.T, sink *resend.Sink, r sinks.Record) (sinks.Result, error) {
-	t.Helper()
-	r = sinks.Track(r)
-	err := sink.Apply(t.Context(), []sinks.Record{r})
-	var listed *sinks.BatchError
-	if errors.As(err, &listed) {
-		err = listed.Failed(0)
-	}
-	return r.Result(), err
-}
-
-func named(id string, version int64, email string) sinks.Record {
-	r := sinktest.Change(id, version)
-	r.Change.User.PrimaryEmailAddress = &email
-	return r
-}
-
 func mustApply(t *testing.T, sink *resend.Sink, r sinks.Record) []byte {
 	t.Helper()
-	result, err := apply(t, sink, r)
+	result, err := sinktest.Apply(t, sink, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,8 +153,8 @@ func TestMove_TakesAllAlong(t *testing.T) {
 	t.Parallel()
 	h := newImitation(t, resttest.NewClock(fast))
 	sink := openSink(t, config(h))
-	moved := named("user_1", 2, "new@example.com")
-	moved.State = mustApply(t, sink, named("user_1", 1, "old@example.com"))
+	moved := sinktest.ChangeEmail("user_1", 2, "new@example.com")
+	moved.State = mustApply(t, sink, sinktest.ChangeEmail("user_1", 1, "old@example.com"))
 	h.with("user_1", func(p *person) {
 		p.unsubscribed, p.segments, p.topics = true, []string{segment}, map[string]string{topic: "opt_out"}
 		p.properties["plan"] = "gold"
@@ -217,9 +174,9 @@ func TestMove_TakesAllAlong(t *testing.T) {
 func TestMove_CrashAnywhere(t *testing.T) {
 	t.Parallel()
 	for name, next := range map[string]sinks.Record{
-		"the same again":  named("user_1", 2, "new@example.com"),
-		"another address": named("user_1", 3, "third@example.com"),
-		"the old address": named("user_1", 3, "old@example.com"),
+		"the same again":  sinktest.ChangeEmail("user_1", 2, "new@example.com"),
+		"another address": sinktest.ChangeEmail("user_1", 3, "third@example.com"),
+		"the old address": sinktest.ChangeEmail("user_1", 3, "old@example.com"),
 		"the erasure":     sinktest.Erase("user_1", 3),
 	} {
 		for _, dies := range []string{"after creating", "before creating", "after all"} {
@@ -227,10 +184,10 @@ func TestMove_CrashAnywhere(t *testing.T) {
 				t.Parallel()
 				h := newImitation(t, resttest.NewClock(fast))
 				sink := openSink(t, config(h))
-				moved := named("user_1", 2, "new@example.com")
-				moved.State = mustApply(t, sink, named("user_1", 1, "old@example.com"))
+				moved := sinktest.ChangeEmail("user_1", 2, "new@example.com")
+				moved.State = mustApply(t, sink, sinktest.ChangeEmail("user_1", 1, "old@example.com"))
 				old := *h.byEmail["old@example.com"]
-				result, err := once(t, sink, moved)
+				result, err := sinktest.ApplyOnce(t, sink, moved)
 				if !errors.Is(err, sinks.ErrRememberFirst) || len(h.people) != 1 {
 					t.Fatalf("a change of the address: got %v and %d contacts, want it remembered first", err, len(h.people))
 				}
@@ -266,11 +223,11 @@ func TestAdoption(t *testing.T) {
 	h := newImitation(t, resttest.NewClock(fast))
 	sink := openSink(t, config(h))
 	h.create(httptest.NewRecorder(), object{"email": "ada@example.com", "unsubscribed": true, "properties": object{"plan": "gold"}})
-	mustApply(t, sink, named("user_1", 1, "Ada@example.com"))
+	mustApply(t, sink, sinktest.ChangeEmail("user_1", 1, "Ada@example.com"))
 	if p := h.byEmail["ada@example.com"]; len(h.people) != 1 || !p.unsubscribed || p.properties["clerk_user_id"] != "user_1" || p.properties["plan"] != "gold" {
 		t.Errorf("a contact that was nobody's: got %+v of %d", p, len(h.people))
 	}
-	_, err := apply(t, sink, named("user_2", 1, "ada@example.com"))
+	_, err := sinktest.Apply(t, sink, sinktest.ChangeEmail("user_2", 1, "ada@example.com"))
 	if got := sinks.Classify(err); got.HeldBy != "user_1" || got.Reason != sinks.ReasonConflict || strings.Contains(err.Error(), "example.com") {
 		t.Errorf("another user's contact: got %v, want held by user_1, without the address", err)
 	}
@@ -285,7 +242,7 @@ func TestNewContacts(t *testing.T) {
 		h := newImitation(t, resttest.NewClock(fast))
 		cfg := config(h)
 		cfg.NewContacts = setting
-		mustApply(t, openSink(t, cfg), named("user_1", 1, "ada@example.com"))
+		mustApply(t, openSink(t, cfg), sinktest.ChangeEmail("user_1", 1, "ada@example.com"))
 		if got := h.byEmail["ada@example.com"].unsubscribed; got != unsubscribed {
 			t.Errorf("NEW_CONTACTS=%q: unsubscribed %v, want %v", setting, got, unsubscribed)
 		}
@@ -298,16 +255,16 @@ func TestChange(t *testing.T) {
 	t.Parallel()
 	h := newImitation(t, resttest.NewClock(fast))
 	sink := openSink(t, config(h))
-	state := mustApply(t, sink, named("user_1", 1, "ada@example.com"))
+	state := mustApply(t, sink, sinktest.ChangeEmail("user_1", 1, "ada@example.com"))
 	h.with("user_1", func(p *person) { p.names["last_name"] = "edited" })
-	second := named("user_1", 2, "ada@example.com")
+	second := sinktest.ChangeEmail("user_1", 2, "ada@example.com")
 	second.State, second.Change.User.FirstName = state, new("Grace")
 	state = mustApply(t, sink, second)
 	if p := h.byEmail["ada@example.com"]; p.names["first_name"] != "Grace" || p.names["last_name"] != "edited" {
 		t.Errorf("after a change of the first name: got %v", p.names)
 	}
 	h.people, h.byEmail = map[string]*person{}, map[string]*person{}
-	third := named("user_1", 3, "ada@example.com")
+	third := sinktest.ChangeEmail("user_1", 3, "ada@example.com")
 	third.State = state
 	mustApply(t, sink, third)
 	if len(h.people) != 1 {
@@ -386,8 +343,8 @@ func TestErasure_ByAddress(t *testing.T) {
 	t.Parallel()
 	h := newImitation(t, resttest.NewClock(fast))
 	sink := openSink(t, config(h))
-	created := named("user_1", 1, "ada@example.com")
-	result, _ := once(t, sink, created)
+	created := sinktest.ChangeEmail("user_1", 1, "ada@example.com")
+	result, _ := sinktest.ApplyOnce(t, sink, created)
 	created.State = result.State
 	first := mustApply(t, sink, created)
 	if gone, err := sink.Confirm(t.Context(), "user_1", result.State); gone || err != nil {
@@ -400,7 +357,7 @@ func TestErasure_ByAddress(t *testing.T) {
 	h.people[p.id] = p
 	erase := sinktest.Erase("user_1", 2)
 	erase.State = first
-	if erased, err := apply(t, sink, erase); err != nil || erased.Outcome != schemas.OutcomeNotPresent || len(h.people) != 1 {
+	if erased, err := sinktest.Apply(t, sink, erase); err != nil || erased.Outcome != schemas.OutcomeNotPresent || len(h.people) != 1 {
 		t.Errorf("an erasure of one whose address another user has: got %v, %s and %d contacts", err, erased.Outcome, len(h.people))
 	}
 	if gone, err := sink.Confirm(t.Context(), "user_1", first); !gone || err != nil {
@@ -423,19 +380,19 @@ func TestCreate_AnotherIsQuicker(t *testing.T) {
 			h.create(httptest.NewRecorder(), object{"email": "shared@example.com", "properties": object{"clerk_user_id": "user_other"}})
 			h.byEmail["shared@example.com"].properties["secret"] = "the other's"
 		}
-		return h, sink, mustApply(t, sink, named("user_1", 1, "shared@example.com"))
+		return h, sink, mustApply(t, sink, sinktest.ChangeEmail("user_1", 1, "shared@example.com"))
 	}
 	owner := func(h *imitation) any { return h.byEmail["shared@example.com"].properties["clerk_user_id"] }
 
 	h, sink, state := race(t)
-	changed := named("user_1", 2, "shared@example.com")
+	changed := sinktest.ChangeEmail("user_1", 2, "shared@example.com")
 	changed.State, changed.Change.User.FirstName = state, new("Grace")
-	if _, err := apply(t, sink, changed); sinks.Classify(err).HeldBy != "user_other" || owner(h) != "user_other" {
+	if _, err := sinktest.Apply(t, sink, changed); sinks.Classify(err).HeldBy != "user_other" || owner(h) != "user_other" {
 		t.Errorf("the next change: got %v, and the contact is of %v", err, owner(h))
 	}
 	erase := sinktest.Erase("user_1", 3)
 	erase.State = state
-	result, err := apply(t, sink, erase)
+	result, err := sinktest.Apply(t, sink, erase)
 	if err != nil || result.Outcome != schemas.OutcomeNotPresent || h.byEmail["shared@example.com"] == nil {
 		t.Fatalf("the erasure: got %v, %q, and of the other's contact %v", err, result.Outcome, h.byEmail["shared@example.com"])
 	}
@@ -444,7 +401,7 @@ func TestCreate_AnotherIsQuicker(t *testing.T) {
 	}
 
 	h, sink, state = race(t)
-	moved := named("user_1", 2, "own@example.com")
+	moved := sinktest.ChangeEmail("user_1", 2, "own@example.com")
 	moved.State = state
 	mustApply(t, sink, moved)
 	if len(h.people) != 2 || owner(h) != "user_other" {
@@ -460,9 +417,9 @@ func TestChange_ReadsOnce(t *testing.T) {
 	t.Parallel()
 	h := newImitation(t, resttest.NewClock(fast))
 	sink := openSink(t, config(h))
-	state := mustApply(t, sink, named("user_1", 1, "ada@example.com"))
+	state := mustApply(t, sink, sinktest.ChangeEmail("user_1", 1, "ada@example.com"))
 	for version, want := range []int{2, 1} {
-		r := named("user_1", int64(2+version), "ada@example.com")
+		r := sinktest.ChangeEmail("user_1", int64(2+version), "ada@example.com")
 		r.State, r.Change.User.FirstName = state, new(fmt.Sprint("Ada", version))
 		before := h.Requests()
 		if state = mustApply(t, sink, r); h.Requests()-before != want {

@@ -30,10 +30,7 @@ func openSink(t testing.TB, h *imitation, change ...func(*sendgrid.Config)) *sen
 	for _, c := range change {
 		c(&cfg)
 	}
-	sink, err := sendgrid.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	sink := sinktest.New(t, sendgrid.New, cfg)
 	sink.Pace(pace{h.clock})
 	if err := sink.Open(t.Context()); err != nil {
 		t.Fatal(err)
@@ -144,32 +141,14 @@ func TestStorm(t *testing.T) {
 }
 
 func named(id string, version int64, email string) sinks.Record {
-	r := sinks.Track(sinktest.Change(id, version))
-	r.Change.User.PrimaryEmailAddress = &email
-	return r
+	return sinks.Track(sinktest.ChangeEmail(id, version, email))
 }
 
-// settle applies a record as the runner does: with what is to be remembered first.
+// settle applies a record of whose user state is remembered, as the runner does.
 func settle(t *testing.T, sink *sendgrid.Sink, r sinks.Record, state []byte) (sinks.Result, error) {
 	t.Helper()
-	for {
-		r := sinks.Track(r)
-		r.State = state
-		err := sink.Apply(t.Context(), []sinks.Record{r})
-		var listed *sinks.BatchError
-		if errors.As(err, &listed) {
-			err = listed.Failed(0)
-		}
-		result := r.Result()
-		switch {
-		case err == nil:
-			return result, nil
-		case !errors.Is(err, sinks.ErrRememberFirst):
-			result.State = state
-			return result, err
-		}
-		state = result.State
-	}
+	r.State = state
+	return sinktest.Apply(t, sink, r)
 }
 
 // One address that SendGrid refuses costs the others nothing but a second request.
