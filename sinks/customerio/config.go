@@ -35,7 +35,7 @@ type Config struct {
 	Region       Region  `env:"REGION" envDefault:"us" doc:"Where the workspace is kept: us or eu."`
 	SiteID       string  `env:"SITE_ID" doc:"Site ID of the workspace's Track API credentials."`
 	APIKey       string  `env:"API_KEY" secret:"true" doc:"API key of the workspace's Track API credentials."`
-	AppAPIKey    string  `env:"APP_API_KEY" secret:"true" doc:"Key of the App API, by which erasures are read back."`
+	AppAPIKey    string  `env:"APP_API_KEY" secret:"true" doc:"Key of the App API, by which erasures are read back, and people looked at before a part of them is written."`
 	AppBaseURL   string  `env:"APP_BASE_URL" doc:"Base URL of the App API, without a slash at the end. Without it the vendor's own."`
 	NewUserEvent string  `env:"NEW_USER_EVENT" doc:"Name of an event that is sent once for each user who signed up after this sink was first enabled, as signed_up: a campaign can begin there. Without it none is."`
 	Erasure      Erasure `env:"ERASURE" envDefault:"delete" doc:"What an erasure does: delete deletes the person; suppress also blocks the id for good, which only a person can take back."`
