@@ -29,7 +29,7 @@ type Memory struct {
 	Erased bool `json:"erased,omitempty"`
 	// Sent are hashes of what was sent last, by property.
 	Sent map[string]string `json:"sent,omitempty"`
-	// Extra is for what only one tool needs, as the ids of tags.
+	// Extra is for what only one tool needs, as the addresses that a user has left.
 	Extra map[string]string `json:"extra,omitempty"`
 }
 

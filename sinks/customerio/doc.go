@@ -1,5 +1,6 @@
 // Package customerio keeps people of a Customer.io workspace equal to Clerk's
-// users, by the Track API (v2), and reads erasures back by the App API.
+// users, by the Track API (v2). The App API is asked who is there before a part of
+// somebody is written, and erasures are read back by it.
 //
 // A person's id at Customer.io is the Clerk ID, so that creating, changing and a
 // change of the address are one call, identify, which may be repeated. Calls go in
