@@ -50,7 +50,7 @@ func (s *Sink) held(ctx context.Context, clerkID string, answer rest.Answer) err
 		if err != nil {
 			return err
 		}
-		if found != nil && found.ExternalID != clerkID && isClerkID(found.ExternalID) {
+		if found != nil && contact.Anothers(found.ExternalID, clerkID) {
 			holder = found.ExternalID
 		}
 	}
@@ -85,7 +85,7 @@ func (s *Sink) adopt(ctx context.Context, clerkID string, answer rest.Answer, pr
 	if found == nil { // removed meanwhile
 		return "", sinks.RetryAfter(sinks.ReasonConflict, 0, conflictError("create a contact"))
 	}
-	if isClerkID(found.ExternalID) && found.ExternalID != clerkID {
+	if contact.Anothers(found.ExternalID, clerkID) {
 		if archived { // as it was
 			_, err = s.client.Do(ctx, rest.Request{Name: "archive a contact", Method: http.MethodPost, Path: "/contacts/" + url.PathEscape(id) + "/archive"})
 		}
@@ -97,7 +97,3 @@ func (s *Sink) adopt(ctx context.Context, clerkID string, answer rest.Answer, pr
 	}
 	return id, err
 }
-
-// isClerkID tells another user's contact from one that has an id of some other
-// system.
-func isClerkID(externalID string) bool { return strings.HasPrefix(externalID, "user_") }

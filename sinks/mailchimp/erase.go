@@ -3,7 +3,6 @@ package mailchimp
 import (
 	"context"
 	"net/http"
-	"strings"
 
 	"clerkconnect/schemas"
 	"clerkconnect/sinks"
@@ -68,8 +67,7 @@ func (s *Sink) remembered(ctx context.Context, clerkID string, memory contact.Me
 // anothers reports whether a member has become another user's: one who has the
 // address now, and was brought back from the archive for it.
 func (s *Sink) anothers(m *member, clerkID string) bool {
-	owner := s.owner(m)
-	return owner != clerkID && strings.HasPrefix(owner, "user_")
+	return contact.Anothers(s.owner(m), clerkID)
 }
 
 // remove does what ERASURE says, and reports whether there was anything to do.

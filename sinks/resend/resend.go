@@ -146,8 +146,7 @@ func (s *Sink) other(ctx context.Context, clerkID string, m contact.Memory) (str
 // anothers reports whether a contact is another user's, and not one of which a
 // person has edited the property that says whose it is.
 func (s *Sink) anothers(p *person, clerkID string) bool {
-	owner := s.owner(p)
-	return owner != clerkID && strings.HasPrefix(owner, "user_")
+	return contact.Anothers(s.owner(p), clerkID)
 }
 
 // removeOwn deletes the contact that is remembered, unless it is another user's, and
