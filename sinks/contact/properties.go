@@ -55,6 +55,10 @@ func (m Mapping) Names() []string {
 	return names
 }
 
+// Assignments returns the mapping in the order of the setting; it is not to be
+// changed.
+func (m Mapping) Assignments() []mapping.Assignment { return m.list }
+
 // Properties returns the properties of a user.
 func (m Mapping) Properties(clerkID string, u *schemas.User) Properties {
 	properties := make(Properties, len(m.list))

@@ -25,7 +25,6 @@ type answers struct {
 var (
 	statusWords = regexp.MustCompile(`^[1-5][0-9][0-9]$`)
 	classWords  = regexp.MustCompile(`^[1-5]xx$`)
-	codeWords   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{1,63}$`)
 )
 
 // parseAnswerList reads a list of answers. The error names the setting.
@@ -38,7 +37,7 @@ func parseAnswerList(variable, text string) (answers, error) {
 			list.statuses = append(list.statuses, status)
 		case classWords.MatchString(word):
 			list.classes = append(list.classes, int(word[0]-'0'))
-		case codeWords.MatchString(word):
+		case rest.PlainCode(word) != "":
 			list.codes = append(list.codes, word)
 		default:
 			return answers{}, fmt.Errorf("%s has %q: use statuses (404), classes of them (5xx) or codes of errors", variable, word)

@@ -43,9 +43,8 @@ func (c Config) try(all calls) error {
 // harden puts what JSON escapes into every text that is a user's, and a text where
 // nothing is: what a person has typed must not break out of a template that forgets
 // json.
-func (c Config) harden(step contact.Step) {
-	list, _ := contact.ParseProperties("PROPERTIES", c.Properties, defaults) // read before
-	for _, a := range list {
+func (s *Sink) harden(step contact.Step) {
+	for _, a := range s.mapping.Assignments() {
 		text, isText := step.All[a.Target].(string)
 		switch kind := a.Expression.Kind(); {
 		case a.Expression.Constant(), kind == mapping.Time, kind == mapping.Bool, kind == mapping.Integer, !isText && step.All[a.Target] != nil:
@@ -85,7 +84,7 @@ func (s *Sink) madeUp(name string) []map[string]any {
 					r, step = sinks.Record{ClerkID: r.ClerkID}, contact.Step{}
 				}
 				if user.FirstName != nil && step.All != nil {
-					s.cfg.harden(step)
+					s.harden(step)
 				}
 				step.New, step.Memory.RemoteID = isNew, remoteID
 				data := s.data(r, step)

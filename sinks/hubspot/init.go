@@ -2,13 +2,14 @@ package hubspot
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"clerkconnect/sinks"
+	"clerkconnect/sinks/contact"
 	"clerkconnect/sinks/mapping"
 	"clerkconnect/sinks/rest"
 )
@@ -34,12 +35,9 @@ func (s *Sink) wanted() []definition {
 		Name: s.cfg.KeyProperty, Label: "Clerk user ID", GroupName: "contactinformation", Type: "string", FieldType: "text",
 		HasUniqueValue: true, Description: "Set by clerk-connect. It ties the contact to its user.",
 	}}
-	for _, text := range []string{s.cfg.Properties, s.cfg.NewUserProperties} {
-		assignments, _ := mapping.ParseAssignments(text) // valid, or there were no sink
-		for _, a := range assignments {
-			if strings.HasPrefix(a.Target, ours) {
-				list = append(list, definitionOf(a))
-			}
+	for _, a := range slices.Concat(s.mapping.Assignments(), s.newcomer.Assignments()) {
+		if strings.HasPrefix(a.Target, ours) {
+			list = append(list, definitionOf(a))
 		}
 	}
 	return list
@@ -63,11 +61,7 @@ func definitionOf(a mapping.Assignment) definition {
 func (s *Sink) InitScript() string {
 	var script strings.Builder
 	for _, d := range s.wanted() {
-		body, err := json.MarshalIndent(d, "", "  ")
-		if err != nil {
-			panic(err) // strings and bools
-		}
-		fmt.Fprintf(&script, "POST %s%s\n%s\n\n", s.cfg.BaseURL, s.properties(), body)
+		script.WriteString(contact.ScriptRequest(s.cfg.BaseURL+s.properties(), d))
 	}
 	return script.String()
 }

@@ -2,7 +2,6 @@ package intercom
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -48,8 +47,7 @@ type attribute struct {
 
 // wanted are the custom attributes of the mapping.
 func (s *Sink) wanted() (list []attribute) {
-	assignments, _ := contact.ParseProperties("PROPERTIES", s.cfg.Properties, defaults) // valid, or there were no sink
-	for _, a := range assignments {
+	for _, a := range s.mapping.Assignments() {
 		if slices.Contains(fields, a.Target) {
 			continue
 		}
@@ -121,18 +119,11 @@ func (s *Sink) findTag(ctx context.Context) (string, error) {
 // InitScript implements [sinks.Initializer]: the requests, for a person to make.
 func (s *Sink) InitScript() string {
 	var script strings.Builder
-	write := func(path string, body any) {
-		text, err := json.MarshalIndent(body, "", "  ")
-		if err != nil {
-			panic(err) // strings
-		}
-		fmt.Fprintf(&script, "POST %s%s\n%s\n\n", s.cfg.BaseURL, path, text)
-	}
 	for _, a := range s.wanted() {
-		write("/data_attributes", a)
+		script.WriteString(contact.ScriptRequest(s.cfg.BaseURL+"/data_attributes", a))
 	}
 	if s.cfg.NewUserTag != "" {
-		write("/tags", map[string]string{"name": s.cfg.NewUserTag})
+		script.WriteString(contact.ScriptRequest(s.cfg.BaseURL+"/tags", map[string]string{"name": s.cfg.NewUserTag}))
 	}
 	return script.String()
 }

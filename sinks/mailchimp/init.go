@@ -2,13 +2,13 @@ package mailchimp
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 
 	"clerkconnect/sinks"
+	"clerkconnect/sinks/contact"
 	"clerkconnect/sinks/rest"
 )
 
@@ -76,11 +76,7 @@ func (s *Sink) missing(ctx context.Context) ([]string, error) {
 func (s *Sink) InitScript() string {
 	var script strings.Builder
 	for _, tag := range append([]string{s.cfg.KeyField}, s.mapping.Names()...) {
-		text, err := json.MarshalIndent(field{Tag: tag, Name: tag, Type: "text"}, "", "  ")
-		if err != nil {
-			panic(err) // strings
-		}
-		fmt.Fprintf(&script, "POST %s%s/merge-fields\n%s\n\n", s.cfg.BaseURL, s.list, text)
+		script.WriteString(contact.ScriptRequest(s.cfg.BaseURL+s.list+"/merge-fields", field{Tag: tag, Name: tag, Type: "text"}))
 	}
 	return script.String()
 }

@@ -2,7 +2,6 @@ package resend
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -10,6 +9,7 @@ import (
 	"strings"
 
 	"clerkconnect/sinks"
+	"clerkconnect/sinks/contact"
 	"clerkconnect/sinks/rest"
 )
 
@@ -82,11 +82,7 @@ func (s *Sink) missing(ctx context.Context) ([]string, error) {
 func (s *Sink) InitScript() string {
 	var script strings.Builder
 	for _, name := range s.wanted() {
-		text, err := json.MarshalIndent(declaration{name, "string"}, "", "  ")
-		if err != nil {
-			panic(err) // strings
-		}
-		fmt.Fprintf(&script, "POST %s/contact-properties\n%s\n\n", s.cfg.BaseURL, text)
+		script.WriteString(contact.ScriptRequest(s.cfg.BaseURL+"/contact-properties", declaration{name, "string"}))
 	}
 	return script.String()
 }

@@ -132,11 +132,7 @@ func (s *Sink) welcome(ctx context.Context, steps []*step) error {
 	if answer.Status == http.StatusBadRequest {
 		return sinks.Fatal(sinks.ReasonMisconfigured, errors.New("NEW_USER_LIST is no list that contacts can be added to"))
 	}
-	done, err := s.await(ctx, answer, len(contacts))
-	if err == nil && !done.took(len(contacts)) {
-		err = sinks.RetryAfter(sinks.ReasonUnavailable, 0, done.problem("add contacts to NEW_USER_LIST"))
-	}
-	return err
+	return s.awaitAll(ctx, answer, len(contacts), "add contacts to NEW_USER_LIST")
 }
 
 // found is a contact as a search shows it; the zero value is none.
@@ -145,7 +141,7 @@ type found struct{ id, owner string }
 // anothers reports whether a contact is another user's than that one, and not one
 // of which a person has edited the field that says whose it is.
 func (f found) anothers(clerkID string) bool {
-	return f.owner != clerkID && strings.HasPrefix(f.owner, "user_")
+	return contact.Anothers(f.owner, clerkID)
 }
 
 // mostSearched is the longest address that SendGrid can be asked for. It would take

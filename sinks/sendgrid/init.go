@@ -2,7 +2,6 @@ package sendgrid
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -22,8 +21,7 @@ type definition struct {
 // wanted are the custom fields that the settings name.
 func (s *Sink) wanted() []definition {
 	list := []definition{{s.cfg.KeyField, "Text"}}
-	assignments, _ := contact.ParseProperties("PROPERTIES", s.cfg.Properties, defaults) // valid, or there were no sink
-	for _, a := range assignments {
+	for _, a := range s.mapping.Assignments() {
 		if isReserved(a.Target) || a.Target == s.cfg.KeyField {
 			continue
 		}
@@ -87,11 +85,7 @@ func (s *Sink) defined(ctx context.Context) (map[string]string, error) {
 func (s *Sink) InitScript() string {
 	var script strings.Builder
 	for _, d := range s.wanted() {
-		text, err := json.MarshalIndent(d, "", "  ")
-		if err != nil {
-			panic(err) // strings
-		}
-		fmt.Fprintf(&script, "POST %s/v3/marketing/field_definitions\n%s\n\n", s.cfg.BaseURL, text)
+		script.WriteString(contact.ScriptRequest(s.cfg.BaseURL+"/v3/marketing/field_definitions", d))
 	}
 	return script.String()
 }

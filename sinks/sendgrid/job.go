@@ -77,6 +77,15 @@ func (s *Sink) await(ctx context.Context, taken rest.Answer, n int) (job, error)
 	return job{}, sinks.RetryAfter(sinks.ReasonTimeout, 0, fmt.Errorf("SendGrid has not carried job %s out in %s", named.ID, longestJob))
 }
 
+// awaitAll waits for a job that must take all of n contacts.
+func (s *Sink) awaitAll(ctx context.Context, taken rest.Answer, n int, what string) error {
+	done, err := s.await(ctx, taken, n)
+	if err == nil && !done.took(n) {
+		err = sinks.RetryAfter(sinks.ReasonUnavailable, 0, done.problem(what))
+	}
+	return err
+}
+
 // ask returns what SendGrid says of a job now: nothing, if it does not show it yet.
 func (s *Sink) ask(ctx context.Context, id string) (job, error) {
 	j := job{id: id}

@@ -3,6 +3,7 @@ package sendgrid
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -126,25 +127,12 @@ func (s *Sink) Apply(ctx context.Context, batch []sinks.Record) error {
 // note remembers the address at which the user is about to have a contact, and
 // those that he is about to leave.
 func (st *step) note() {
-	left := strings.Fields(st.Memory.Extra[previous])
-	if st.Memory.Email != "" {
-		left = append(left, st.Memory.Email)
-	}
+	left := slices.DeleteFunc(emails(st.Memory), func(email string) bool { return email == st.email })
 	m := contact.Memory{Email: st.email, Creating: true, Welcomed: st.Memory.Welcomed}
-	if left = without(left, st.email); len(left) > 0 {
+	if len(left) > 0 {
 		m.Extra = map[string]string{previous: strings.Join(left, " ")}
 	}
 	m.Remember(st.record)
-}
-
-func without(list []string, one string) []string {
-	kept := list[:0:0]
-	for _, text := range list {
-		if text != one {
-			kept = append(kept, text)
-		}
-	}
-	return kept
 }
 
 // change writes contacts, and lists in failed what became of those that failed. An
@@ -217,11 +205,7 @@ func (s *Sink) leave(ctx context.Context, steps []*step) error {
 		return err
 	}
 	for _, taken := range jobs {
-		done, err := s.await(ctx, taken, 0)
-		if err == nil && !done.took(0) {
-			err = sinks.RetryAfter(sinks.ReasonUnavailable, 0, done.problem("delete contacts that users have left"))
-		}
-		if err != nil {
+		if err := s.awaitAll(ctx, taken, 0, "delete contacts that users have left"); err != nil {
 			return err
 		}
 	}
