@@ -34,26 +34,26 @@ func milliseconds(name string, ms int64) Setting {
 var (
 	largest = Setting{"max.message.bytes", "1048588"}
 
-	kept    = []Setting{{cleanupPolicy, "delete"}, milliseconds("retention.ms", 14*day), milliseconds("segment.ms", day), largest}
+	kept    = []Setting{{cleanupPolicy, "delete"}, milliseconds(retentionTime, 14*day), milliseconds(segmentTime, day), largest}
 	compact = []Setting{{cleanupPolicy, "compact"}}
 	// Whoever begins reads it from its start, and every process writes its status
 	// there: only closed segments are compacted.
-	connectState = append(compact[:1:1], milliseconds("segment.ms", day))
+	connectState = append(compact[:1:1], milliseconds(segmentTime, day))
 
 	userEvents = append(kept[:4:4], Setting{"message.timestamp.type", "LogAppendTime"})
 	users      = []Setting{
 		{cleanupPolicy, "compact"},
-		milliseconds("min.compaction.lag.ms", day),
-		milliseconds("max.compaction.lag.ms", 3*day),
-		milliseconds("segment.ms", day),
+		milliseconds(minLag, day),
+		milliseconds(maxLag, 3*day),
+		milliseconds(segmentTime, day),
 		milliseconds("delete.retention.ms", 30*day),
 		largest,
 	}
 	// remembered is what sinks remember of users: it goes as fast as the users.
 	remembered = []Setting{
 		{cleanupPolicy, "compact"},
-		milliseconds("max.compaction.lag.ms", 3*day),
-		milliseconds("segment.ms", day),
+		milliseconds(maxLag, 3*day),
+		milliseconds(segmentTime, day),
 	}
 )
 
