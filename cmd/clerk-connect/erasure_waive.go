@@ -12,6 +12,7 @@ import (
 
 	"clerkconnect/cmd/internal/console"
 	"clerkconnect/cmd/internal/ledger"
+	"clerkconnect/sinks/runner"
 )
 
 func newErasureWaive() *cobra.Command {
@@ -266,7 +267,7 @@ func (d *desk) awaitReceipts(ctx context.Context, follower *ledger.Follower, sin
 	})
 	if errors.Is(err, ledger.ErrNoEffect) {
 		return fmt.Errorf("%d erasures are owed again by %s, and will be done; %d are not done yet: %s", total, sink, len(words),
-			d.whyNothing(ctx, d.Topics.Prefix+".sink."+sink, "sink "+sink, "--roles sinks", careful.timeout))
+			d.whyNothing(ctx, runner.Group(d.Topics, sink), "sink "+sink, "--roles sinks", careful.timeout))
 	}
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 	"clerkconnect/connector"
 	"clerkconnect/schemas/compacted"
 	"clerkconnect/schemas/deadletters"
+	"clerkconnect/sinks/runner"
 )
 
 func newSinkList() *cobra.Command {
@@ -192,7 +193,7 @@ func (s *sinkStatus) sum() {
 // measure asks Kafka for what it knows, whether a process runs or not.
 func (d *desk) measure(ctx context.Context, s *sinkStatus, now time.Time) error {
 	admin := kadm.NewClient(d.client)
-	users, group := d.Topics.Users(), d.Topics.Prefix+".sink."+s.Name
+	users, group := d.Topics.Users(), runner.Group(d.Topics, s.Name)
 	committed, err := admin.FetchOffsets(ctx, group)
 	if err != nil {
 		return fmt.Errorf("offsets of %s: %w", group, err)

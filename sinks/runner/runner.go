@@ -91,9 +91,12 @@ func capabilities(cfg Config, sink sinks.Sink) (sinks.Capabilities, error) {
 	return facts, nil
 }
 
-// Group returns the name of the sink's consumer group. A sink that takes
+// Group is the consumer group of the sink of that name. A sink that takes
 // receipts has another, with .receipts behind it.
-func (r *Runner) Group() string { return r.options.Topics.Prefix + ".sink." + r.cfg.Name }
+func Group(topics schemas.Topics, sink string) string { return topics.Prefix + ".sink." + sink }
+
+// Group returns the name of the sink's consumer group.
+func (r *Runner) Group() string { return Group(r.options.Topics, r.cfg.Name) }
 
 // Run opens the sink and applies <prefix>.users to it until ctx is done. Then
 // it lets the calls under way finish for at most DrainTimeout, commits, closes
