@@ -131,7 +131,7 @@ func (r Row) entered(when ...int64) Row {
 	return r
 }
 
-// version returns which change or erasure a row is about.
+// rank returns where the change or erasure of a row stands, as [sinks.Record.Rank].
 func (r Row) rank() schemas.Version {
 	rank := schemas.Version{Epoch: int32(r.Epoch), Number: r.Version}
 	if r.Action == ActionDeletionRequested {

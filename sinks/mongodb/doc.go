@@ -7,7 +7,7 @@
 // replacing the document, so that what the application keeps in the same
 // document survives. The metadata is one value each (metadata.public and so on)
 // and set as a whole: whatever the application writes inside of it is lost. An
-// erasure deletes the whole document.
+// erasure deletes the whole document, unless DELETION says otherwise.
 //
 // # With transactions
 //

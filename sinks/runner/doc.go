@@ -136,9 +136,10 @@
 // decode.go what a record says; plan.go what is to be applied; delivery.go how it
 // gets there; settle.go what is made of the answers; pace.go, size.go and
 // retries.go limits; confirm.go how erasures are read back; memory.go what is
-// known of a partition; state.go what sinks remember; erased.go who is erased
-// meanwhile; ahead.go what comes before an erasure where every change counts;
-// words.go what people write; letters.go dead letters that are tried again;
-// wish.go pause and restart; output.go what is written to Kafka; status.go and
-// metrics.go what is seen from outside.
+// known of a partition; state.go what sinks remember; states.go and paid.go the
+// tables in which that, and what stays of erasures, is kept; erased.go who is
+// erased meanwhile; ahead.go what comes before an erasure where every change
+// counts; words.go what people write; letters.go dead letters that are tried
+// again; wish.go pause and restart; output.go what is written to Kafka; status.go
+// and metrics.go what is seen from outside.
 package runner

@@ -206,7 +206,8 @@ type clock struct {
 type clockKey struct{}
 
 // timed returns the context of one call of the sink: it ends after APPLY_TIMEOUT
-// with errApplyTimeout. Waits for a turn do not count.
+// with errApplyTimeout. What a call waits for its turn, or sleeps ([sinks.Pacer]),
+// does not count.
 func (r *Runner) timed(ctx context.Context) (context.Context, context.CancelFunc) {
 	if r.pacer == nil {
 		return context.WithTimeoutCause(ctx, r.cfg.ApplyTimeout, errApplyTimeout)
