@@ -276,12 +276,12 @@ func (s *mongoSession) insert(ctx context.Context, rows []Row, clients []*client
 
 // undo removes the client data of rows that are not in the log.
 func (s *mongoSession) undo(ctx context.Context, rows []Row, clients []*client) error {
-	var hashes []string
+	var entries, hashes []string
 	for _, row := range rows {
-		hashes = append(hashes, row.Hash)
+		entries, hashes = append(entries, row.Entry), append(hashes, row.Hash)
 	}
 	written := map[string]bool{}
-	err := s.each(ctx, in("hash", hashes), bson.D{{Key: "client_hash", Value: 1}}, func(row Row) {
+	err := s.each(ctx, append(in("_id", entries), in("hash", hashes)...), bson.D{{Key: "client_hash", Value: 1}}, func(row Row) {
 		if row.ClientHash != nil {
 			written[*row.ClientHash] = true
 		}

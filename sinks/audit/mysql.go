@@ -92,7 +92,7 @@ func mysqlSteps(n names) []string {
 			" FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'the audit log is append-only'"
 	}
 	steps := []string{
-		"CREATE TABLE IF NOT EXISTS " + n.log + " (\n" + definitions(mysqlTypes, "") +
+		"CREATE TABLE IF NOT EXISTS " + n.log + " (\n" + definitions(mysqlTypes) +
 			",\n  PRIMARY KEY (chain, seq),\n  UNIQUE KEY entry (entry),\n  KEY user (clerk_id, action, epoch, version)\n)" + table,
 		"CREATE TABLE IF NOT EXISTS " + n.client + ` (
   client_hash CHAR(64) NOT NULL PRIMARY KEY,

@@ -31,7 +31,7 @@ func newPostgres(cfg Config) *sqlStore {
 		begin: fmt.Sprintf("SELECT set_config('statement_timeout', '%d', true), ", cfg.Timeout.Milliseconds()) +
 			"CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END",
 		placeholder: func(i int) string { return "$" + strconv.Itoa(i) },
-		quote:       func(name string) string { return pgx.Identifier{name}.Sanitize() },
+		quote:       quotePostgres,
 		time:        func(millis int64) driver.Value { return time.UnixMilli(millis).UTC() },
 		steps:       postgresSteps,
 		protected:   postgresProtected,
@@ -69,7 +69,7 @@ func postgresSteps(n names) []string {
 END $do$`, table, name, name, events, table, refuse, table, name)
 	}
 	steps := []string{
-		"CREATE TABLE IF NOT EXISTS " + n.log + " (\n" + definitions(postgresTypes, "") + ",\n  PRIMARY KEY (chain, seq),\n  UNIQUE (entry)\n)",
+		"CREATE TABLE IF NOT EXISTS " + n.log + " (\n" + definitions(postgresTypes) + ",\n  PRIMARY KEY (chain, seq),\n  UNIQUE (entry)\n)",
 		"CREATE INDEX IF NOT EXISTS " + quotePostgres(n.cfg.Table+"_user") + " ON " + n.log + " (clerk_id, action, epoch, version)",
 		"CREATE TABLE IF NOT EXISTS " + n.client + ` (
   client_hash text COLLATE "C" NOT NULL PRIMARY KEY,
@@ -103,10 +103,10 @@ END $refuse$`,
 func quotePostgres(name string) string { return pgx.Identifier{name}.Sanitize() }
 
 // definitions are those of the log's columns, in the types of a database.
-func definitions(types map[kind]string, suffix string) string {
+func definitions(types map[kind]string) string {
 	lines := make([]string, len(columns))
 	for i, c := range columns {
-		lines[i] = "  " + c.name + " " + types[c.kind] + suffix
+		lines[i] = "  " + c.name + " " + types[c.kind]
 		if c.required {
 			lines[i] += " NOT NULL"
 		}

@@ -81,7 +81,7 @@ func sqliteSteps(n names) []string {
 			" BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
 	}
 	return []string{
-		"CREATE TABLE IF NOT EXISTS " + n.log + " (\n" + definitions(sqliteTypes, "") +
+		"CREATE TABLE IF NOT EXISTS " + n.log + " (\n" + definitions(sqliteTypes) +
 			",\n  PRIMARY KEY (chain, seq),\n  UNIQUE (entry)\n) STRICT, WITHOUT ROWID",
 		`CREATE INDEX IF NOT EXISTS "` + n.cfg.Table + `_user" ON ` + n.log + " (clerk_id, action, epoch, version)",
 		"CREATE TABLE IF NOT EXISTS " + n.client + ` (

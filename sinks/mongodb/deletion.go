@@ -78,10 +78,7 @@ func (d *database) deletedAt(w *write) bson.DateTime {
 	if at, ok := lookup(w.user, d.plan.deletedAt).DateTimeOK(); ok {
 		return bson.DateTime(at)
 	}
-	if w.record.Erasure != nil && w.record.Erasure.RequestedAt > 0 {
-		return bson.DateTime(w.record.Erasure.RequestedAt)
-	}
-	return bson.NewDateTimeFromTime(now())
+	return bson.NewDateTimeFromTime(usertable.DeletedAt(w.record))
 }
 
 // anonymous returns the values of an erased user whose document stays.

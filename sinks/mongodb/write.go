@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -353,6 +352,3 @@ func sift(writes []*write, keep func(*write) bool) []*write {
 	}
 	return kept
 }
-
-// now is the time of an erasure of which nothing better is known.
-func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }

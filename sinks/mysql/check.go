@@ -13,12 +13,6 @@ import (
 	"clerkconnect/sinks/usertable"
 )
 
-// minKey is how many characters a Clerk ID has: user_ and a KSUID of 27.
-const minKey = 32
-
-// sampleID is as long as Clerk's IDs are.
-var sampleID = "user_" + strings.Repeat("0", minKey-len("user_"))
-
 // inspect reads the catalogue and returns all that a person must mend.
 func (d *database) inspect(ctx context.Context) error {
 	users, err := readTable(ctx, d.pool, "", d.plan.Table)
@@ -82,14 +76,7 @@ func (d *database) checkUsers() []string {
 	if len(t.columns) == 0 || t.view {
 		return problems
 	}
-	names := make([]string, len(t.columns))
-	for i, c := range t.columns {
-		names[i] = c.name
-	}
-	// MySQL compares the names of columns without regard to case.
-	missing := slices.DeleteFunc(p.Names(), func(name string) bool {
-		return slices.ContainsFunc(names, func(have string) bool { return strings.EqualFold(have, name) })
-	})
+	missing := slices.DeleteFunc(p.Names(), func(name string) bool { _, ok := t.column(name); return ok })
 	if len(missing) > 0 {
 		problems = append(problems, fmt.Sprintf("table %s lacks columns: %s", p.Table, strings.Join(missing, ", ")))
 	}
@@ -110,7 +97,7 @@ func (d *database) checkKey() (problems []string) {
 	if !ok {
 		return nil // it is among the missing
 	}
-	if !c.takes(mapping.Text) || c.takes(mapping.Bool) || c.kind == "enum" || c.kind == "set" || c.length > 0 && c.length < minKey {
+	if !c.takes(mapping.Text) || c.takes(mapping.Bool) || c.kind == "enum" || c.kind == "set" || c.length > 0 && c.length < len(usertable.SampleID) {
 		problems = append(problems, fmt.Sprintf("column %s of table %s is %s and cannot hold a Clerk ID: make it VARCHAR(255)", c.name, d.plan.Table, c.described()))
 	}
 	if !d.users.uniqueColumn(d.plan.Key) {
@@ -149,7 +136,7 @@ func (d *database) checkTypes() (problems []string) {
 func (d *database) checkAnonymous() error {
 	var problems []string
 	for _, given := range d.plan.Columns {
-		if c, _ := d.users.column(given.Name); !c.holds(d.neutral(given, sampleID, time.Time{})) {
+		if c, _ := d.users.column(given.Name); !c.holds(d.neutral(given, usertable.SampleID, time.Time{})) {
 			problems = append(problems, fmt.Sprintf("column %s of table %s is %s, too short for what is left of an erased user: make it VARCHAR(255), or give it a last alternative, as %s = %s ?? '...'",
 				c.name, d.plan.Table, c.described(), c.name, given.Expression))
 		}

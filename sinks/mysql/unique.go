@@ -73,7 +73,7 @@ func (d *database) contest(users table, key uniqueKey) (contest, bool) {
 	column, ok := usertable.Vacatable(ours)
 	c.column = slices.IndexFunc(d.plan.Columns, func(c usertable.Column) bool { return c.Name == column.Name })
 	at, _ := users.column(column.Name)
-	return c, ok && at.holds(column.Vacant(sampleID)) // else too short: users of such a key wait without settling
+	return c, ok && at.holds(column.Vacant(usertable.SampleID)) // else too short: users of such a key wait without settling
 }
 
 // dependsOn returns the columns that a key's values come from: its own, or what

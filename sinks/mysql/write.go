@@ -27,8 +27,8 @@ type write struct {
 	index  int // in the batch
 	record sinks.Record
 
-	held, next sinks.Guard
-	moved      bool // the user is to be written
+	next  sinks.Guard // as it shall be
+	moved bool        // the user is to be written
 
 	present   bool   // the user has a row
 	deletedAt string // of that row; "": it does not say so
@@ -168,7 +168,6 @@ func (t transaction) guards(writes []*write) error {
 		if !ok { // trailing spaces, which MySQL does not compare, or bytes that are not UTF-8
 			return sinks.Permanent(sinks.ReasonInvalidRecord, errors.New("the id is not kept as it is"))
 		}
-		w.held = guard
 		w.next, w.moved = guard.Advance(w.record)
 	}
 	return nil

@@ -25,9 +25,6 @@ var (
 // benchmark).
 const maxBatch = 500
 
-// sampleID is as long as Clerk's IDs are.
-var sampleID = "user_" + strings.Repeat("0", 27)
-
 // Sink writes users to a table of PostgreSQL. Safe for concurrent use.
 type Sink struct {
 	cfg   Config
@@ -278,7 +275,7 @@ func (d *database) checkAnonymous(ctx context.Context) error {
 	if d.keep == "" || d.plan.Deletion == usertable.DeletionSoft {
 		return nil
 	}
-	sample := sinks.Record{ClerkID: sampleID}
+	sample := sinks.Record{ClerkID: usertable.SampleID}
 	for _, t := range d.columns {
 		value := t.anonymous(sample.ClerkID, usertable.DeletedAt(sample))
 		if !t.holds(value) {

@@ -83,7 +83,7 @@ func (l layout) contestedKeys() []contested {
 		}
 		i := slices.IndexFunc(l.columns, func(t target) bool { return t.Column.Name == c.Name })
 		given := l.columns[i]
-		if !given.holds(c.Vacant(sampleID)) {
+		if !given.holds(c.Vacant(usertable.SampleID)) {
 			continue // too short: the users of such a key wait without settling
 		}
 		given.Column = c
@@ -134,7 +134,7 @@ func (l layout) find(k uniqueKey) string {
 // candidates returns the rows as they would be: what we write, else what is
 // there, else the default if it is constant.
 func (l layout) candidates() string {
-	ours := map[string]string{l.plan.Key: "i." + l.key, l.plan.DeletedAt: "NULL::timestamptz"}
+	ours := map[string]string{l.plan.Key: "i." + l.key}
 	if l.deletedAt != "" {
 		ours[l.plan.DeletedAt] = "NULL::" + l.deletion().Type
 	}

@@ -191,7 +191,7 @@ func (t table) problems(p usertable.Plan, name string) []string {
 		add("lacks columns: %s", strings.Join(missing, ", "))
 	}
 	if key, ok := t.column(p.Key); ok {
-		if !key.holds(sampleID) {
+		if !key.holds(usertable.SampleID) {
 			add("has no room for a Clerk ID in column %s, at %d characters: make it text", p.Key, key.room())
 		}
 		if key.Category != "S" || key.Imprecise {

@@ -74,12 +74,8 @@ func drawRecord(rt *rapid.T, id string) sinks.Record {
 func (h Harness) compare(t interface{ Fatalf(string, ...any) }, rows map[string]Row, model model, ids []string) {
 	for i, id := range ids {
 		row, held := rows[id]
-		want := model.user(id)
-		switch {
-		case held != (want != nil):
-			t.Fatalf("user %d: held %v, want %v", i, held, want != nil)
-		case held && h.row(want).diff(row) != "":
-			t.Fatalf("user %d: %s", i, h.row(want).diff(row))
+		if diff := h.Differs(model.user(id), row, held); diff != "" {
+			t.Fatalf("user %d: %s", i, diff)
 		}
 	}
 }
@@ -119,10 +115,11 @@ func racingInstances(t testing.TB, h Harness) {
 			})
 		}
 		wait.Wait()
+		rows := d.Read(t, ids...)
 		for i, id := range ids {
-			want, rows := model.user(id), d.Read(t, id)
-			if row, held := rows[id]; held != (want != nil) || held && h.row(want).diff(row) != "" {
-				t.Fatalf("seed %d, round %d, user %d: held %v, want %v", seed, round, i, held, want != nil)
+			row, held := rows[id]
+			if diff := h.Differs(model.user(id), row, held); diff != "" {
+				t.Fatalf("seed %d, round %d, user %d: %s", seed, round, i, diff)
 			}
 		}
 	}

@@ -133,15 +133,17 @@ func (c Column) Anonymous(clerkID string, deletedAt time.Time) any {
 // Check returns an error if the row of a change has no value for a column that
 // takes no null. It names the column and what to set, and quotes nothing.
 func (p Plan) Check(r sinks.Record) error {
-	for _, c := range append(p.Columns[:len(p.Columns):len(p.Columns)], p.Inserts...) {
-		if !c.Required || c.Value(r.ClerkID, &r.Change.User) != nil {
-			continue
+	for _, list := range [][]Column{p.Columns, p.Inserts} {
+		for _, c := range list {
+			if !c.Required || c.Value(r.ClerkID, &r.Change.User) != nil {
+				continue
+			}
+			advice := "give it another value in COLUMNS, as " + c.Name + " = " + c.Expression.String() + " ?? '...'"
+			if c.Email() {
+				advice = "set PLACEHOLDER_EMAIL"
+			}
+			return sinks.Permanent(sinks.ReasonInvalidRecord, fmt.Errorf("column %s takes no null, and the user has no %s: %s", c.Name, c.Expression, advice))
 		}
-		advice := "give it another value in COLUMNS, as " + c.Name + " = " + c.Expression.String() + " ?? '...'"
-		if c.Email() {
-			advice = "set PLACEHOLDER_EMAIL"
-		}
-		return sinks.Permanent(sinks.ReasonInvalidRecord, fmt.Errorf("column %s takes no null, and the user has no %s: %s", c.Name, c.Expression, advice))
 	}
 	return nil
 }

@@ -18,6 +18,9 @@ func VersionsTable(table string) string {
 	return "clerk_connect_versions_" + table
 }
 
+// SampleID is as long as Clerk's IDs are: user_ and a KSUID of 27.
+var SampleID = "user_" + strings.Repeat("0", 27)
+
 // maxNameBytes is PostgreSQL's limit of an identifier (NAMEDATALEN - 1), which
 // it enforces by cutting silently.
 const maxNameBytes = 63
