@@ -73,3 +73,38 @@ func TestStateRecord_NilRemovesTheKey(t *testing.T) {
 		t.Errorf("got key %q, value %q, %v; want a tombstone", record.Key, record.Value, err)
 	}
 }
+
+// TestWriter_AsksForEveryAcknowledgement: of all replicas in sync, and
+// idempotent, or what a leader alone has taken is lost with it.
+func TestWriter_AsksForEveryAcknowledgement(t *testing.T) {
+	t.Parallel()
+	topics := schemas.Topics{Prefix: "clerk"}
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, topics.UserEvents()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	requests := make(chan *kmsg.ProduceRequest, 1000)
+	cluster.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		requests <- request.(*kmsg.ProduceRequest)
+		return nil, nil, false // answered as ever
+	})
+	client, err := kgo.NewClient(append(connector.WriterOptions(), kgo.SeedBrokers(cluster.ListenAddrs()...))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	event := &schemas.UserEvent{ClerkID: "user_1", Operation: schemas.EventDelete, Origin: schemas.OriginWebhook}
+	if err := connector.NewWriter(client, new(schemas.Codec), topics, 1).Write(t.Context(), connector.SourceRecord{Event: event}); err != nil {
+		t.Fatal(err)
+	}
+	request := <-requests
+	var batch kmsg.RecordBatch
+	if err := batch.ReadFrom(request.Topics[0].Partitions[0].Records); err != nil {
+		t.Fatal(err)
+	}
+	if request.Acks != -1 || batch.ProducerID < 0 {
+		t.Errorf("got acks %d and producer id %d, want -1 (all in sync) and one that the broker has given", request.Acks, batch.ProducerID)
+	}
+}
