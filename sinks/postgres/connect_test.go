@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"clerkconnect/sinks"
+	"clerkconnect/sinks/postgres"
 	"clerkconnect/sinks/sinktest"
 	"clerkconnect/sinks/usertable/usertabletest"
 )
@@ -86,6 +87,18 @@ func TestTLS_ServerHasNone(t *testing.T) {
 	sinktest.ExpectClass(t, "Open", err, sinks.ClassRetry, sinks.ReasonUnavailable)
 	if err == nil || !strings.Contains(err.Error(), "sslmode") {
 		t.Errorf("Open: got %v, want a word about sslmode", err)
+	}
+}
+
+// TestTLS_NobodyAnswers: whoever asked for no TLS is not sent looking for it.
+func TestTLS_NobodyAnswers(t *testing.T) {
+	t.Parallel()
+	for mode, asked := range map[string]bool{"": false, "?sslmode=prefer": false, "?sslmode=disable": false, "?sslmode=require": true} {
+		err := newSink(t, postgres.Config{DSN: "postgres://ada@127.0.0.1:1/users" + mode}).Open(t.Context())
+		sinktest.ExpectClass(t, "Open", err, sinks.ClassRetry, sinks.ReasonUnavailable)
+		if err == nil || strings.Contains(err.Error(), "sslmode") != asked {
+			t.Errorf("Open with %q: got %v, want a word about sslmode: %v", mode, err, asked)
+		}
 	}
 }
 

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"clerkconnect/sinks"
@@ -114,7 +116,7 @@ func (s *Sink) connect(ctx context.Context) (*pgxpool.Pool, error) {
 	pooled, err := behindPooler(ctx, cfg.ConnConfig)
 	if err != nil {
 		operation := "connect"
-		if cfg.ConnConfig.TLSConfig != nil {
+		if onlyTLS(cfg.ConnConfig) {
 			operation = "connect by TLS, as sslmode in DSN asks" // the driver has no code for a server that has none
 		}
 		return nil, classify(operation, 0, err)
@@ -127,6 +129,12 @@ func (s *Sink) connect(ctx context.Context) (*pgxpool.Pool, error) {
 		return nil, classify("connect", 0, err)
 	}
 	return pool, nil
+}
+
+// onlyTLS reports whether no connection may be made without TLS, which sslmode
+// without a value in DSN (prefer) allows.
+func onlyTLS(cfg *pgx.ConnConfig) bool {
+	return cfg.TLSConfig != nil && !slices.ContainsFunc(cfg.Fallbacks, func(f *pgconn.FallbackConfig) bool { return f.TLSConfig == nil })
 }
 
 func behindPooler(ctx context.Context, cfg *pgx.ConnConfig) (pooled bool, err error) {
